@@ -1,0 +1,48 @@
+# Two commands: `make reproduce` sets up and verifies every claim; `make test` sets up and runs the tests.
+# PYTHON=python3.12 make ...  chooses the interpreter of the virtual environment in .venv.
+
+PYTHON ?= python3
+PRESET ?= quick
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: reproduce test lint bench clean
+.DEFAULT_GOAL := reproduce
+
+# Verify everything, write report/ whatever the verdicts, then return verify's status.
+reproduce: $(VENV)/.run
+	@$(BIN)/mdpsim verify --preset $(PRESET); status=$$?; \
+	if [ $$status -ne 2 ] && [ $$status -ne 130 ]; then $(BIN)/mdpsim report --preset $(PRESET) --out report || exit 2; fi; \
+	exit $$status
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/pyright
+
+bench: $(VENV)/.test
+	@for script in benchmarks/speed/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+	@echo "installing mdpsim into $(VENV) (about a minute, once)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "installing the test tools into $(VENV) (once)"
+	@$(PIP) --editable '.[test,lint]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "mdpsim needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	{ echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist report .mdpsim .pytest_cache .ruff_cache .hypothesis benchmarks/out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

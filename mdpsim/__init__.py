@@ -1,0 +1,29 @@
+"""mdpsim: theorems of KL-regularised reinforcement learning as executable claims.
+
+Exact solvers give the truth, estimators what is measured, and each theorem is a claim with its bound, a statistical verdict
+with stated error rates, and twins: falsehoods that the same test must reject. Axis order is always [H, S, A, S'], time first;
+beta is the weight of the KL divergence. Start with ``mdpsim.verify("korbak2022/elbo-identity")`` or the command ``mdpsim``.
+"""
+
+from mdpsim.claims.claim import Claim, Paper, Point, Twin, geometric, per_seed, product
+from mdpsim.claims.rules import Identity, Inequality, Mean, Rate
+from mdpsim.claims.run import MeasureError, run
+from mdpsim.estimate.cloning import fit_bc
+from mdpsim.estimate.data import Counts, Trajectories, sample, sample_counts
+from mdpsim.mdp.tabular import MDP
+from mdpsim.registry import all_claims, get_claim, load_claims
+from mdpsim.rng import generator
+from mdpsim.solve.exact import Solution, Value, evaluate, occupancy, solve_hard, solve_soft, trajectory_kl
+from mdpsim.store import Store
+from mdpsim.verdict.judge import judge
+from mdpsim.verdict.records import Verdict
+from mdpsim.verify import verify
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MDP", "Claim", "Counts", "Identity", "Inequality", "Mean", "MeasureError", "Paper", "Point", "Rate", "Solution",
+    "Store", "Trajectories", "Twin", "Value", "Verdict", "all_claims", "evaluate", "fit_bc", "generator", "geometric",
+    "get_claim", "judge", "load_claims", "occupancy", "per_seed", "product", "run", "sample", "sample_counts",
+    "solve_hard", "solve_soft", "trajectory_kl", "verify",
+]

@@ -1,0 +1,6 @@
+"""``python -m mdpsim``."""
+
+from mdpsim.cli import main
+
+if __name__ == "__main__":
+    main()

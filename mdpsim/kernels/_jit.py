@@ -1,0 +1,110 @@
+"""How kernels are compiled: one decorator, one cache directory, one list of all kernels.
+
+numba's file cache notices an edit of the file a kernel stands in, but not an edit of a callee in another file: a stale
+kernel then returns old numbers, silently. So the cache directory is keyed by everything that decides the machine code:
+the text of every file in this folder, the numba and llvmlite versions, and the CPU with its features. An edit
+anywhere in ``kernels/`` starts a fresh directory.
+
+The base directory is ``$MDPSIM_CACHE_DIR``, else ``$NUMBA_CACHE_DIR``, else the user's cache directory; where none can
+be written, a directory in the system's temporary folder. Set ``MDPSIM_CACHE_DIR`` to move it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+from numba.core import config, event
+
+# Never True: nnan and ninf would make isnan and isinf lie.
+FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
+
+# Every kernel, in order of definition; a test asserts that each was compiled for one signature only.
+KERNELS: list[Any] = []
+
+
+def fingerprint() -> str:
+    """Hash of all that decides the machine code of the kernels (16 hex digits)."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    digest.update(f"{numba.__version__} {llvmlite.__version__} {llvm.get_host_cpu_name()} ".encode())
+    digest.update(llvm.get_host_cpu_features().flatten().encode())
+    return digest.hexdigest()[:16]
+
+
+def _cache_directory() -> str:
+    """The first base directory that can be written, with the fingerprint below it."""
+    named = os.environ.get("MDPSIM_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mdpsim"
+    fallback = Path(tempfile.gettempdir()) / f"mdpsim-{getpass.getuser()}"
+    for base in ([Path(named)] if named else []) + [home, fallback]:
+        path = base / f"kernels-{fingerprint()}"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(path, os.W_OK):
+            return str(path)
+    raise OSError("mdpsim: no directory for compiled kernels can be written; set MDPSIM_CACHE_DIR to one that can")
+
+
+CACHE_DIRECTORY = _cache_directory()
+
+
+def _compile(function: Callable[..., Any], fastmath: Any, **options: Any) -> Any:
+    """numba.njit with our cache directory, leaving the directory of the user's own numba code alone."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = CACHE_DIRECTORY
+    try:
+        flags = set(fastmath) if fastmath else False
+        return numba.njit(cache=True, error_model="numpy", fastmath=flags, **options)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile an entry kernel: read-only C-contiguous inputs, fresh writable outputs, one signature."""
+    dispatcher = _compile(function, FASTMATH)
+    KERNELS.append(dispatcher)
+    return dispatcher
+
+
+def exact(function: Callable[..., Any]) -> Any:
+    """Compile a callee whose rounding must not be reordered (exp, log, compensated sums): contract only."""
+    return _compile(function, {"contract"})
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """Compile a callee of kernels (not an entry: its argument types follow its callers)."""
+    return _compile(function, FASTMATH)
+
+
+def uncached() -> list[str]:
+    """Names of the kernels that no process has compiled yet for this fingerprint."""
+    there = {path.name.split("-")[0].rsplit(".", 1)[-1] for path in Path(CACHE_DIRECTORY).rglob("*.nbi")}
+    return [k.py_func.__name__ for k in KERNELS if k.py_func.__name__ not in there]
+
+
+@contextmanager
+def watch_compilation(callback: Callable[[], None]) -> Iterator[None]:
+    """Call ``callback`` whenever this process starts to compile (a load from the cache is no compilation)."""
+
+    class _Listener(event.Listener):
+        def on_start(self, event: Any) -> None:
+            callback()
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", _Listener()):
+        yield

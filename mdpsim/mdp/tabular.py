@@ -1,0 +1,69 @@
+"""Finite-horizon tabular MDPs: records of read-only arrays.
+
+An episode starts at s_0 ~ mu0; at stage h = 0 .. H-1 the action a_h ~ pi_h(. | s_h) earns r[h, s_h, a_h] and the next
+state is s_{h+1} ~ P[h, s_h, a_h]. A stationary MDP stores one stage and a horizon; nothing is ever copied H times.
+References: Puterman (1994), chapter 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class MDP:
+    """A finite-horizon MDP with dense transition probabilities.
+
+    Args:
+        P: [H, S, A, S] transition probabilities, or [1, S, A, S] for stationary dynamics.
+        r: [H, S, A] or [1, S, A] rewards, any finite real numbers.
+        mu0: [S] law of the first state.
+        horizon: number of stages H; needed where P and r are both stationary (else 1), optional elsewhere.
+    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Writable input is copied;
+    read-only C-contiguous float64 input is shared.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+
+    P: FloatArray
+    r: FloatArray
+    mu0: FloatArray
+    horizon: int
+
+    def __init__(self, P: ArrayLike, r: ArrayLike, mu0: ArrayLike, *, horizon: int | None = None) -> None:
+        p = as_simplex("MDP", "P", P, "H S A S", (None, None, None, None))
+        n_stages, n_states, n_actions, n_next = p.shape
+        if n_next != n_states:
+            fail("MDP", "P", "have as many next states as states, [H, S, A, S]", p.shape)
+        rewards = as_floats("MDP", "r", r, "H S A", (None, n_states, n_actions))
+        start = as_simplex("MDP", "mu0", mu0, "S", (n_states,))
+        longest = max(n_stages, rewards.shape[0])
+        stages = longest if horizon is None else as_count("MDP", "horizon", horizon)
+        for name, n in (("P", n_stages), ("r", rewards.shape[0])):
+            if n not in (1, stages):
+                fail("MDP", name, f"have 1 or H = {stages} stages", n)
+        for name, value in (("P", p), ("r", rewards), ("mu0", start), ("horizon", stages)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def H(self) -> int:
+        """Number of stages."""
+        return self.horizon
+
+    @property
+    def S(self) -> int:
+        """Number of states."""
+        return self.P.shape[1]
+
+    @property
+    def A(self) -> int:
+        """Number of actions."""
+        return self.P.shape[2]
+
+    def __repr__(self) -> str:
+        kind = "stationary" if self.P.shape[0] == 1 and self.H > 1 else "staged"
+        return f"MDP(H={self.H}, S={self.S}, A={self.A}, {kind} dynamics)"

@@ -1,0 +1,50 @@
+"""Key -> Generator: the only place in mdpsim where a random Generator is made.
+
+A key is an integer hashed (SHA-256) from the canonical JSON of what a draw may depend on. Two keys that differ
+anywhere give unrelated streams; the same key gives the same stream on every machine. Claims draw from
+(claim id, the named subset of the point, seed K, trial i): never from the arm or the revision, so that a twin shares
+its draws with the claim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from mdpsim.arrays import as_count, fail
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, shortest round-trip floats, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: Any) -> bytes:
+    """SHA-256 (32 bytes) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical(value).encode()).digest()
+
+
+def key(*parts: Any) -> int:
+    """128-bit key of the parts (str, int, float, lists and mappings of them)."""
+    return int.from_bytes(digest(list(parts))[:16], "big")
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Generator (PCG64) of an integer key or seed.
+
+    Raises:
+        ValueError: a seed that is no integer in [0, 2**128).
+    """
+    return np.random.Generator(np.random.PCG64(as_count("generator", "seed", seed, low=0, high=2**128 - 1)))
+
+
+def as_generator(function: str, rng: Any) -> np.random.Generator:
+    """Guard an ``rng`` argument: a numpy Generator, or an integer seed for one."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
+        return generator(int(rng))
+    return fail(function, "rng", "be a numpy.random.Generator or an integer seed >= 0", repr(rng))

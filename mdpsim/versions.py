@@ -1,0 +1,61 @@
+"""What produced a number: versions, and the platform fingerprint within which records are equal bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("mdpsim", "numpy", "scipy", "numba", "llvmlite")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python, mdpsim and what computes for it, and the fingerprint under "platform"."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    if (revision := commit()) is not None:
+        found["commit"] = revision
+    found["platform"] = fingerprint()
+    return found
+
+
+@cache
+def fingerprint() -> str:
+    """CPU target and numba and numpy versions: the same key has the same values, bit for bit, within one of these."""
+    import llvmlite.binding as llvm
+
+    features = hashlib.sha256(llvm.get_host_cpu_features().flatten().encode()).hexdigest()[:8]
+    return f"{llvm.get_host_cpu_name()}-{features}-numba{version('numba')}-numpy{version('numpy')}"
+
+
+@cache
+def commit() -> str | None:
+    """The git commit of a checkout that mdpsim is imported from ("+" where it has changes), None elsewhere."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(here.parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=os.environ | {"LC_ALL": "C"})
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def bibtex() -> str:
+    """BibTeX of mdpsim itself."""
+    number = versions()["mdpsim"]
+    return (
+        "@software{mdpsim,\n  author = {{The mdpsim developers}},\n"
+        "  title = {{mdpsim: a laboratory for theorems of KL-regularised reinforcement learning}},\n"
+        f"  version = {{{number}}},\n  year = {{2026}}\n}}"
+    )
