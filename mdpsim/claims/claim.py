@@ -1,0 +1,327 @@
+"""A claim: a sentence of a paper made executable, with the twins that the same test must reject.
+
+A claim says what is measured, at which points, under which rule, and what would be false: its twins. It runs nothing
+and decides nothing: :mod:`mdpsim.claims.run` produces records, :mod:`mdpsim.verdict.judge` reads them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, update_wrapper
+from typing import Any
+
+import numpy as np
+
+from mdpsim import rng as rng_
+from mdpsim.arrays import as_count, fail, unknown
+from mdpsim.claims.rules import MIN_RATE_TRIALS, Rate, Rule
+
+PRESETS = ("smoke", "quick", "paper", "full")
+ORIGINS = ("paper", "as-transcribed", "derived", "folklore")
+CLAIM_ARM = "claim"
+
+Measure = Callable[["Point", Sequence[int]], Mapping[str, np.ndarray]]
+
+
+class Point(Mapping[str, Any]):
+    """One point of a grid: an immutable flat mapping of names to str, int and finite float values.
+
+    Two points are the same if their canonical JSON is: 1 and 1.0 differ.
+    """
+
+    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:
+        data = dict(values, **more)
+        for name, value in data.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                fail("Point", "names", "be identifiers", repr(name))
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                fail("Point", name, "be a str, int or float literal", repr(value))
+            if isinstance(value, float) and not math.isfinite(value):
+                fail("Point", name, "be finite", repr(value))
+        self._data = {name: data[name] for name in sorted(data)}
+
+    @cached_property
+    def json(self) -> str:
+        """Canonical JSON."""
+        return rng_.canonical(self._data)
+
+    def without(self, *names: str) -> Point:
+        """The point with these axes left out."""
+        return Point({k: v for k, v in self._data.items() if k not in names})
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._data[name]
+        except KeyError:
+            raise KeyError(f"the point has no axis {name!r}; it has {', '.join(self._data) or 'none'}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __hash__(self) -> int:
+        return hash(self.json)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and self.json == other.json
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Point, (self._data,))
+
+    def __repr__(self) -> str:
+        return f"Point({', '.join(f'{k}={v!r}' for k, v in self._data.items())})"
+
+    def __str__(self) -> str:
+        return ", ".join(f"{k}={v}" for k, v in self._data.items())
+
+
+def product(**axes: Iterable[Any]) -> tuple[Point, ...]:
+    """All points of a grid: ``product(family=("a", "b"), n_demos=(10, 100))`` has four."""
+    names = list(axes)
+    return tuple(
+        Point(zip(names, values, strict=True)) for values in itertools.product(*(list(axes[n]) for n in names))
+    )
+
+
+def geometric(low: float, high: float, n: int) -> tuple[Any, ...]:
+    """n points from low to high in equal ratios: ints where both ends are ints, else floats of 6 digits."""
+    as_count("geometric", "n", n, low=2)
+    if not 0 < low < high:
+        fail("geometric", "low and high", "satisfy 0 < low < high", (low, high))
+    values = np.geomspace(low, high, n)
+    if isinstance(low, int) and isinstance(high, int):
+        return tuple(round(v) for v in values)
+    return tuple(float(f"{v:.6g}") for v in values)
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a claim cites: a paper, and where in it."""
+
+    key: str
+    authors: str
+    title: str
+    venue: str
+    year: int
+    arxiv: str = ""
+    where: str = ""
+
+    def at(self, where: str) -> Paper:
+        """This paper, at a theorem or equation."""
+        return replace(self, where=where)
+
+    def __str__(self) -> str:
+        first = self.authors.split(" and ")[0].split(",")[0]
+        others = " et al." if " and " in self.authors else ""
+        return f"{first}{others} ({self.year})" + (f", {self.where}" if self.where else "")
+
+    def bibtex(self) -> str:
+        """A BibTeX entry."""
+        rows = {"author": self.authors, "title": "{" + self.title + "}", "booktitle": self.venue, "year": str(self.year)}
+        if self.arxiv:
+            rows |= {"eprint": self.arxiv, "archiveprefix": "arXiv"}
+        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in rows.items())
+        return f"@inproceedings{{{self.key},\n{body}\n}}"
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The claim made false on purpose: the same test must reject it.
+
+    Args:
+        name: kebab-slug, unique in the claim.
+        statement: the false sentence.
+        distance: how far from the truth it is, in words with a number.
+        measure: a false algorithm; None uses the claim's own records (common random numbers come with them).
+        rule: a false statement; None uses the claim's rule.
+        grid, seeds: where power needs other points or more trials than the claim's; None uses the claim's.
+    """
+
+    name: str
+    statement: str
+    distance: str
+    measure: Measure | None = None
+    rule: Rule | None = None
+    grid: Mapping[str, Sequence[Point]] | None = None
+    seeds: Mapping[str, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name) or self.name == CLAIM_ARM:
+            fail("Twin", "name", f"be a kebab-slug other than {CLAIM_ARM!r}", repr(self.name))
+        if self.measure is None and self.rule is None:
+            fail("Twin", "measure or rule", "differ from the claim's", f"neither, in {self.name!r}")
+        if not self.statement.strip() or not self.distance.strip():
+            fail("Twin", "statement and distance", "not be empty", repr(self.name))
+
+    @property
+    def arm(self) -> str:
+        """The arm whose records it reads."""
+        return CLAIM_ARM if self.measure is None else self.name
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A theorem as an experiment.
+
+    Args:
+        id: "paper/kebab-slug".
+        statement: the sentence with its formula, LaTeX between dollar signs.
+        origin: "paper" (checked against its text), "as-transcribed" (the paper's, not checked), "derived" (ours, with
+            the derivation in the module's docstring) or "folklore".
+        cites: the papers, each at its theorem.
+        grid: preset -> points. Presets: smoke, quick, paper, and optionally full.
+        measure: ``measure(point, keys) -> {column: array [n]}``, a module-level function; n trials, one per key.
+        rule: one of :mod:`mdpsim.claims.rules`.
+        twins: one or more :class:`Twin`.
+        seeds: preset -> number of trials at each point.
+        draws: names of the axes that a trial's random numbers depend on; None means all. Points that differ
+            elsewhere only share their draws (common random numbers).
+        needs: extras of the package that the measure imports, as ("lm",).
+        tags: free words for ``mdpsim list --tag``.
+        rev: raised whenever measure or draws change; records of other revisions are ignored.
+    Raises:
+        ValueError: naming the claim and the argument.
+    """
+
+    id: str
+    statement: str
+    origin: str
+    cites: tuple[Paper, ...]
+    grid: Mapping[str, Sequence[Point]]
+    measure: Measure
+    rule: Rule
+    twins: tuple[Twin, ...]
+    seeds: Mapping[str, int]
+    draws: tuple[str, ...] | None = None
+    needs: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    rev: int = 1
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9_-]+/[a-z0-9]+(-[a-z0-9]+)*", self.id):
+            fail("Claim", "id", "be 'paper/kebab-slug'", repr(self.id))
+        where = f"Claim {self.id}"
+        if self.origin not in ORIGINS:
+            fail(where, "origin", f"be one of {', '.join(ORIGINS)}", repr(self.origin))
+        if not self.statement.strip():
+            fail(where, "statement", "not be empty", repr(self.statement))
+        if not self.cites or not all(isinstance(c, Paper) for c in self.cites):
+            fail(where, "cites", "be a tuple of one or more Paper", repr(self.cites))
+        if not callable(self.measure):
+            fail(where, "measure", "be a function (point, keys) -> columns", repr(self.measure))
+        if not isinstance(self.rule, Rule):
+            fail(where, "rule", "be one of mdpsim.claims.rules", repr(self.rule))
+        as_count(where, "rev", self.rev)
+        self._check_twins(where)
+        _check_plan(where, self.grid, self.seeds, self.rule, self.draws)
+        for twin in self.twins:
+            _check_plan(
+                f"{where}, twin {twin.name}", twin.grid or self.grid, twin.seeds or self.seeds,
+                twin.rule or self.rule, self.draws,
+            )
+
+    def _check_twins(self, where: str) -> None:
+        if not self.twins:
+            fail(where, "twins", "hold at least one Twin: a test that rejects nothing shows nothing", "none")
+        names = [t.name for t in self.twins]
+        if len(set(names)) < len(names):
+            fail(where, "twins", "have different names", names)
+
+    @property
+    def paper(self) -> str:
+        """The part of the id before the slash."""
+        return self.id.split("/")[0]
+
+    def twin(self, name: str) -> Twin:
+        """The twin of that name."""
+        for twin in self.twins:
+            if twin.name == name:
+                return twin
+        unknown(f"Claim {self.id}", "twin", name, [t.name for t in self.twins])
+
+    def check_preset(self, preset: str) -> str:
+        """The preset, if this claim has it."""
+        if preset not in self.grid:
+            unknown(f"Claim {self.id}", "preset", preset, self.grid)
+        return preset
+
+    def plan(self, preset: str) -> dict[str, dict[Point, int]]:
+        """What a preset needs: arm -> point -> number of trials (the claim's and its twins' together)."""
+        self.check_preset(preset)
+        arms: dict[str, dict[Point, int]] = {CLAIM_ARM: {p: self.seeds[preset] for p in self.grid[preset]}}
+        for twin in self.twins:
+            trials = (twin.seeds or self.seeds)[preset]
+            wanted = arms.setdefault(twin.arm, {})
+            for point in (twin.grid or self.grid)[preset]:
+                wanted[point] = max(wanted.get(point, 0), trials)
+        return arms
+
+    def measure_of(self, arm: str) -> Measure:
+        """The measure that fills an arm."""
+        if arm == CLAIM_ARM:
+            return self.measure
+        return self.twin(arm).measure or self.measure
+
+    def trial_key(self, point: Point, seed: int, trial: int) -> int:
+        """Key of a trial's Generator: (claim id, the drawn subset of the point, K, i); never the arm or the rev."""
+        drawn = dict(point) if self.draws is None else {name: point[name] for name in self.draws}
+        return rng_.key("trial", self.id, drawn, seed, trial)
+
+
+def _check_plan(
+    where: str, grid: Mapping[str, Sequence[Point]], seeds: Mapping[str, int], rule: Rule, draws: Sequence[str] | None
+) -> None:
+    """Guard the points and trial numbers of a claim or a twin."""
+    if not grid or not set(grid) <= set(PRESETS):
+        fail(where, "grid", f"map presets among {', '.join(PRESETS)} to points", list(grid))
+    if not set(seeds) >= set(grid):
+        fail(where, "seeds", f"have a number of trials for {', '.join(grid)}", list(seeds))
+    for preset, points in grid.items():
+        as_count(where, f"seeds[{preset!r}]", seeds[preset])
+        if not points or not all(isinstance(p, Point) for p in points):
+            fail(where, f"grid[{preset!r}]", "hold one or more Point", repr(points)[:80])
+        if len(set(points)) < len(points):
+            twice = next(p for i, p in enumerate(points) if p in points[:i])
+            fail(where, f"grid[{preset!r}]", "have different points", f"{twice} twice")
+        for name in draws or ():
+            if any(name not in p for p in points):
+                fail(where, "draws", f"name axes of every point of grid[{preset!r}]", repr(name))
+        if isinstance(rule, Rate):
+            _check_axis(where, preset, points, rule, seeds[preset])
+
+
+def _check_axis(where: str, preset: str, points: Sequence[Point], rule: Rate, trials: int) -> None:
+    """A rate needs an axis of positive numbers, three or more on each line, and enough trials."""
+    if any(isinstance(p.get(rule.axis), str | None) or p[rule.axis] <= 0 for p in points):
+        fail(where, "rule", f"have its axis {rule.axis!r} as a positive number in every point of grid[{preset!r}]",
+             f"axes {sorted({name for p in points for name in p})}")
+    lines: dict[Point, int] = {}
+    for p in points:
+        lines[p.without(rule.axis)] = lines.get(p.without(rule.axis), 0) + 1
+    if min(lines.values()) < 3:
+        fail(where, f"grid[{preset!r}]", f"have three or more values of {rule.axis!r} on every line", min(lines.values()))
+    as_count(where, f"seeds[{preset!r}]", trials, low=MIN_RATE_TRIALS)
+
+
+class per_seed:  # noqa: N801 - used as a decorator
+    """Lift ``f(point, rng) -> {column: float or 1-D array}`` to a measure over keys, one Generator a trial.
+
+    Each trial sees only its own key, so the result on some keys equals that on any split of them, bit for bit.
+    """
+
+    def __init__(self, function: Callable[[Point, np.random.Generator], Mapping[str, Any]]) -> None:
+        self.function = function
+        update_wrapper(self, function)
+
+    def __call__(self, point: Point, keys: Sequence[int]) -> dict[str, np.ndarray]:
+        trials = [self.function(point, rng_.generator(k)) for k in keys]
+        return {name: np.array([t[name] for t in trials], dtype=np.float64) for name in trials[0]} if trials else {}
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # pickled by name, like any module-level function

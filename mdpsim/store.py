@@ -1,0 +1,334 @@
+"""The store: crash-safe records in one sqlite3 file (write-ahead log), written by one process, read by any.
+
+A record is one trial: key = SHA-256 of the canonical JSON of (claim id, rev, arm, point, seed (K, i)) -> its values.
+The same key has the same values on one platform fingerprint, so records are inserted or ignored, never replaced. What
+is not part of a result (time, host, versions, platform) stands in the run table, once a run. A commit follows every
+chunk: a run killed at any moment loses nothing finished. With synchronous=NORMAL the last commits may be lost in a power
+cut; FULL is an option. WAL does not work on network file systems.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+
+from mdpsim import rng
+from mdpsim.arrays import as_count, fail
+from mdpsim.claims.claim import Claim, Point
+from mdpsim.claims.records import Columns, Records, stack
+from mdpsim.versions import versions
+
+APPLICATION_ID = 0x6D647073  # "mdps", in the file's header
+SCHEMA = 1
+DEFAULT_PATH = Path(".mdpsim") / "results.db"
+
+_TABLES = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY, started TEXT NOT NULL, host TEXT NOT NULL, fingerprint TEXT NOT NULL, versions TEXT NOT NULL);
+CREATE TABLE series (
+    id INTEGER PRIMARY KEY, claim TEXT NOT NULL, rev INTEGER NOT NULL, arm TEXT NOT NULL, point TEXT NOT NULL,
+    UNIQUE (claim, rev, arm, point));
+CREATE TABLE records (
+    key BLOB PRIMARY KEY, series INTEGER NOT NULL REFERENCES series, seed INTEGER NOT NULL, trial INTEGER NOT NULL,
+    "values" TEXT NOT NULL, run INTEGER NOT NULL REFERENCES runs) WITHOUT ROWID;
+CREATE UNIQUE INDEX by_series ON records (series, seed, trial);
+CREATE TABLE costs (
+    run INTEGER NOT NULL REFERENCES runs, series INTEGER NOT NULL REFERENCES series, seed INTEGER NOT NULL,
+    trials INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (run, series, seed)) WITHOUT ROWID;
+"""
+
+
+class StoreWarning(UserWarning):
+    """A store was damaged and moved aside."""
+
+
+class Store:
+    """Results in a file.
+
+    Args:
+        path: the sqlite3 file; ":memory:" for none. Its directory is made.
+        create: False raises where there is no file yet.
+        synchronous: "NORMAL", or "FULL" to survive a power cut without losing the last commits.
+    Raises:
+        ValueError: a path that cannot be written, a file of another program or of a newer mdpsim.
+    Warns:
+        StoreWarning: a corrupted store was moved aside (never overwritten) and a new one begun.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] = DEFAULT_PATH, *, create: bool = True, synchronous: str = "NORMAL"
+    ) -> None:
+        if synchronous not in ("NORMAL", "FULL"):
+            fail("Store", "synchronous", "be 'NORMAL' or 'FULL'", repr(synchronous))
+        self.path = str(path)
+        self._run: int | None = None
+        self._series: dict[tuple[str, int, str, Point], int] = {}
+        if self.path != ":memory:":
+            self._prepare(create)
+        try:
+            self._db = self._open(synchronous)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                fail("Store", "path", "be a file that can be opened and written (not on a network file system)",
+                     f"{self.path!r} ({error})")
+            self._move_aside(str(error))
+            self._db = self._open(synchronous)
+
+    def _prepare(self, create: bool) -> None:
+        """Make the directory; name what stands in the way of a writable file."""
+        file = Path(self.path)
+        if not create and not file.exists():
+            fail("Store", "path", "be an existing store (run 'mdpsim verify' first, or name one with --store)",
+                 repr(self.path))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fail("Store", "path", "lie in a directory that can be made", f"{self.path!r} ({error})")
+        if file.is_dir():
+            fail("Store", "path", "be a file", f"the directory {self.path!r}")
+        target = file if file.exists() else file.parent
+        if not os.access(target, os.W_OK):
+            fail("Store", "path", "be writable", f"{self.path!r} (no permission to write {target})")
+
+    def _open(self, synchronous: str) -> sqlite3.Connection:
+        """Connect, check, and make the tables of a new file."""
+        db = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
+        try:
+            self._check_owner(db)
+            if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise sqlite3.DatabaseError("database disk image is malformed")
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute(f"PRAGMA synchronous={synchronous}")
+            with _transaction(db):
+                if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    for statement in _TABLES.split(";"):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA application_id={APPLICATION_ID}")
+                    db.execute(f"PRAGMA user_version={SCHEMA}")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _check_owner(self, db: sqlite3.Connection) -> None:
+        """Refuse the database of another program, or of a newer schema."""
+        owner = db.execute("PRAGMA application_id").fetchone()[0]
+        schema = db.execute("PRAGMA user_version").fetchone()[0]
+        empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        if not empty and owner != APPLICATION_ID:
+            fail("Store", "path", "be a store of mdpsim", f"{self.path!r}, another program's database")
+        if schema > SCHEMA:
+            fail("Store", "path", f"have schema <= {SCHEMA} (this mdpsim's)", f"schema {schema} in {self.path!r}")
+
+    def _move_aside(self, reason: str) -> None:
+        """Rename a damaged store and its side files; nothing is deleted."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        aside = f"{self.path}.corrupt-{stamp}"
+        n = 1
+        while os.path.exists(aside):
+            n += 1
+            aside = f"{self.path}.corrupt-{stamp}-{n}"
+        for suffix in ("", "-wal", "-shm"):
+            if os.path.exists(self.path + suffix):
+                os.rename(self.path + suffix, aside + suffix)
+        warnings.warn(
+            f"the store {self.path} is damaged ({reason}); moved aside to {aside}, and a new one begun",
+            StoreWarning, stacklevel=4,
+        )
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def add(
+        self, claim: Claim, arm: str, point: Point, seed: int, trials: Sequence[int], columns: Columns, seconds: float
+    ) -> None:
+        """Keep finished trials: one transaction, committed when this returns."""
+        names = list(columns)
+        with self._writing():
+            run, series = self._run_id(), self._series_id(claim, arm, point)
+            rows = [
+                (
+                    record_key(claim, arm, point, seed, i), series, seed, i,
+                    json.dumps({name: columns[name][j].tolist() for name in names}, separators=(",", ":")), run,
+                )
+                for j, i in enumerate(trials)
+            ]
+            self._db.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.execute(
+                "INSERT INTO costs VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "trials = trials + excluded.trials, seconds = seconds + excluded.seconds",
+                (run, series, seed, len(trials), seconds),
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction; what it had looked up is forgotten where it fails, for those rows are gone too."""
+        try:
+            with _transaction(self._db):
+                yield
+        except BaseException:
+            self._run = None
+            self._series.clear()
+            raise
+
+    def _run_id(self) -> int:
+        """This process's row in the run table, made at its first record."""
+        if self._run is None:
+            what = versions()
+            cursor = self._db.execute(
+                "INSERT INTO runs (started, host, fingerprint, versions) VALUES (?, ?, ?, ?)",
+                (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), platform.node(), what["platform"], json.dumps(what)),
+            )
+            self._run = cursor.lastrowid
+        assert self._run is not None
+        return self._run
+
+    def _series_id(self, claim: Claim, arm: str, point: Point) -> int:
+        where = (claim.id, claim.rev, arm, point)
+        if where not in self._series:
+            row = (claim.id, claim.rev, arm, point.json)
+            self._db.execute("INSERT OR IGNORE INTO series (claim, rev, arm, point) VALUES (?, ?, ?, ?)", row)
+            found = self._find_series(claim, arm, point)
+            assert found is not None
+            self._series[where] = found
+        return self._series[where]
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def _find_series(self, claim: Claim, arm: str, point: Point) -> int | None:
+        row = self._db.execute(
+            "SELECT id FROM series WHERE claim = ? AND rev = ? AND arm = ? AND point = ?",
+            (claim.id, claim.rev, arm, point.json),
+        ).fetchone()
+        return row and row[0]
+
+    def missing(self, claim: Claim, arm: str, point: Point, seed: int, n: int) -> Sequence[int]:
+        """The trials among 0 .. n-1 that are not there yet."""
+        series = self._find_series(claim, arm, point)
+        there = {
+            trial
+            for (trial,) in self._db.execute(
+                "SELECT trial FROM records WHERE series = ? AND seed = ? AND trial < ?", (series, seed, n)
+            )
+        }
+        return [i for i in range(n) if i not in there] if there else range(n)
+
+    def records(self, claim: Claim, preset: str, seed: int) -> Records:
+        """The records a preset asks for, as far as they are there.
+
+        Raises:
+            ValueError: unknown preset, seed < 0.
+        """
+        as_count("records", "seed", seed, low=0)
+        runs: set[int] = set()
+        seconds = 0.0
+        arms: dict[str, dict[Point, Columns]] = {}
+        for arm, points in claim.plan(preset).items():
+            arms[arm] = {}
+            for point, n in points.items():
+                series = self._find_series(claim, arm, point)
+                rows: dict[int, Any] = {}
+                for trial, values, run in self._db.execute(
+                    'SELECT trial, "values", run FROM records WHERE series = ? AND seed = ? AND trial < ?',
+                    (series, seed, n),
+                ):
+                    rows[trial] = json.loads(values)
+                    runs.add(run)
+                arms[arm][point] = stack(rows, n)
+                seconds += self._cost(series, seed) * len(rows)
+        what, notes = self._provenance(claim, runs)
+        return Records(claim.id, claim.rev, preset, seed, arms, seconds=seconds, versions=what, notes=notes)
+
+    def _cost(self, series: int | None, seed: int) -> float:
+        """Mean seconds a trial."""
+        trials, seconds = self._db.execute(
+            "SELECT sum(trials), sum(seconds) FROM costs WHERE series = ? AND seed = ?", (series, seed)
+        ).fetchone()
+        return seconds / trials if trials else 0.0
+
+    def _provenance(self, claim: Claim, runs: set[int]) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Versions of the last run behind these records, and notes on other platforms and other revisions."""
+        notes = []
+        what: dict[str, str] = {}
+        prints = set()
+        for run in sorted(runs):
+            row = self._db.execute("SELECT fingerprint, versions FROM runs WHERE id = ?", (run,)).fetchone()
+            prints.add(row[0])
+            what = json.loads(row[1])
+        if len(prints) > 1:
+            notes.append(f"records from {len(prints)} platforms: the last digits may differ between them")
+        others = self._db.execute(
+            "SELECT count(*) FROM records JOIN series ON series.id = records.series WHERE claim = ? AND rev <> ?",
+            (claim.id, claim.rev),
+        ).fetchone()[0]
+        if others:
+            notes.append(f"{others} records of other revisions of this claim are in the store and were ignored")
+        return what, tuple(notes)
+
+    def held(self) -> list[tuple[str, int, int]]:
+        """(claim id, seed, number of records) of everything in the store, all revisions."""
+        return self._db.execute(
+            "SELECT claim, seed, count(*) FROM records JOIN series ON series.id = records.series "
+            "GROUP BY claim, seed ORDER BY claim, seed"
+        ).fetchall()
+
+    def rows(self) -> list[tuple[bytes, str]]:
+        """All (key, values) rows, by key: what two runs of the same claims must agree on, bit for bit."""
+        return self._db.execute('SELECT key, "values" FROM records ORDER BY key').fetchall()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({self.path!r})"
+
+
+def record_key(claim: Claim, arm: str, point: Point, seed: int, trial: int) -> bytes:
+    """SHA-256 (32 bytes) of the canonical JSON of what a record depends on."""
+    return rng.digest(
+        {"claim": claim.id, "rev": claim.rev, "arm": arm, "point": dict(point), "seed": [seed, trial]}
+    )
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    return any(word in str(error) for word in ("not a database", "malformed", "corrupt"))
+
+
+def as_store(store: Store | str | os.PathLike[str] | None) -> Store:
+    """A Store as it is, a path opened, None an empty one in memory."""
+    if isinstance(store, Store):
+        return store
+    if store is None or isinstance(store, str | os.PathLike):
+        return Store(":memory:" if store is None else store)
+    return fail("as_store", "store", "be a Store, a path or None", repr(store))
+
+

@@ -1,0 +1,227 @@
+"""A result depends on (claim, rev, point, seed) alone: not on processes, chunks, order, or being killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import toy
+from mdpsim import MeasureError, Store, get_claim, per_seed, run
+from mdpsim.claims.records import Memory
+from mdpsim.claims.run import measure_chunk, run_all
+from mdpsim.registry import load_claims
+
+TOY_FILE = Path(__file__).parent / "toy.py"
+REAL = ("korbak2022/elbo-identity", "korbak2022/posterior-optimum", "tiapkin2023/reduction", "tiapkin2023/bc-sharp-mean")
+
+
+def command(store: Path, *targets: str, jobs: int = 2) -> list[str]:
+    options = ["--preset", "smoke", "--jobs", str(jobs), "--store", str(store), "--json"]
+    return [sys.executable, "-m", "mdpsim", "verify", *targets, *options]
+
+
+def rows(path: Path) -> list[tuple[bytes, str]]:
+    with Store(path, create=False) as store:
+        return store.rows()
+
+
+def test_one_process_or_two_same_rows(tmp_path: Path) -> None:
+    for jobs in (1, 2):
+        done = subprocess.run(command(tmp_path / f"{jobs}.db", *REAL, jobs=jobs), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / "1.db")) > 500
+    assert rows(tmp_path / "1.db") == rows(tmp_path / "2.db")
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from mdpsim import Store
+from mdpsim.claims.run import run_all
+from mdpsim.registry import select
+
+if __name__ == "__main__":
+    path, k = Path(sys.argv[1]), int(sys.argv[2])
+    claims, modules = select(sys.argv[3:])
+    store, done = Store(path), 0
+
+    def progress(chunk, seconds):
+        global done
+        done += len(chunk.trials)
+        if done >= k:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run_all(claims, preset="smoke", seed=0, sink=store, jobs=2, progress=progress, modules=modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[bytes, str]]:
+    path = tmp_path_factory.mktemp("whole") / "s.db"
+    subprocess.run(command(path, str(TOY_FILE)), check=True, capture_output=True)
+    return rows(path)
+
+
+@pytest.mark.parametrize("k", sorted(random.Random(20261123).sample(range(1, 360), 5)))
+def test_killed_at_k_and_started_again(tmp_path: Path, undisturbed: list[tuple[bytes, str]], k: int) -> None:
+    """kill -9 when the store holds k of its 360 records: none of them is lost, and the second run ends as one run would."""
+    path, script = tmp_path / "s.db", tmp_path / "killer.py"
+    script.write_text(KILLER)
+    killed = subprocess.run([sys.executable, str(script), str(path), str(k), str(TOY_FILE)], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    held = rows(path)
+    assert k <= len(held) <= 360
+    assert set(held) <= set(undisturbed)
+    subprocess.run(command(path, str(TOY_FILE)), check=True, capture_output=True)
+    assert rows(path) == undisturbed
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    process = subprocess.Popen(command(tmp_path / "s.db", str(TOY_FILE)), stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not ((tmp_path / "s.db").exists() and rows(tmp_path / "s.db")):
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    while time.monotonic() < deadline and _session(process.pid):
+        time.sleep(0.05)
+    assert _session(process.pid) == []
+
+
+def _session(leader: int) -> list[int]:
+    """Living processes of a session (a process table as Linux shows it)."""
+    found = []
+    for entry in Path("/proc").iterdir() if Path("/proc/self/stat").exists() else []:
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue
+        if fields and fields[3] == str(leader) and fields[0] not in "ZX":
+            found.append(int(entry.name))
+    return found
+
+
+def test_interrupt_exits_130_and_keeps_what_is_done(tmp_path: Path, undisturbed: list[tuple[bytes, str]]) -> None:
+    path = tmp_path / "s.db"
+    process = subprocess.Popen(
+        command(path, str(TOY_FILE)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (path.exists() and rows(path)):
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert 0 < len(rows(path)) < len(undisturbed)
+    assert set(rows(path)) <= set(undisturbed)
+
+
+@per_seed
+def suicidal(point, rng):
+    """Kills its worker process once: the marker file says whether it has."""
+    marker = Path(os.environ["MDPSIM_TEST_MARKER"])
+    if multiprocessing.parent_process() is not None and not marker.exists():
+        marker.write_text("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"value": rng.random(), "bound": 1.0, "half_bound": 0.1}
+
+
+def test_a_killed_worker_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Environment variables reach workers through the fork server only if it starts after they are set: use a fresh one.
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(TOY_FILE.parent)!r})\n"
+        "from dataclasses import replace\n"
+        "import test_run, toy\n"
+        "from mdpsim import run\n"
+        "if __name__ == '__main__':\n"
+        "    claim = replace(toy.coins, measure=test_run.suicidal)\n"
+        "    records = run(claim, preset='quick', jobs=2)\n"
+        "    print(sum(len(c['value']) for c in records.arms['claim'].values()))\n"
+    )
+    monkeypatch.setenv("MDPSIM_TEST_MARKER", str(tmp_path / "marker"))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.strip() == "600", done.stderr
+    assert (tmp_path / "marker").exists()
+
+
+def test_a_second_run_measures_nothing(tmp_path: Path) -> None:
+    claim = get_claim("korbak2022/elbo-identity")
+    with Store(tmp_path / "s.db") as store:
+        first = run(claim, preset="smoke", store=store)
+        again: list[object] = []
+        run_all([claim], preset="smoke", seed=0, sink=store, progress=lambda chunk, seconds: again.append(chunk))
+        assert again == []
+        assert store.records(claim, "smoke", 0).arms.keys() == first.arms.keys()
+
+
+def test_another_seed_gives_other_numbers() -> None:
+    point = toy.GRID["quick"][0]
+    one, two = (run(toy.coins, preset="quick", seed=k).arms["claim"][point]["value"] for k in (0, 1))
+    assert not np.array_equal(one, two)
+
+
+def fails(point, keys):
+    raise ZeroDivisionError("on purpose")
+
+
+def wrong_length(point, keys):
+    return {"value": np.zeros(len(keys) + 1)}
+
+
+def not_a_number(point, keys):
+    return {"value": np.full(len(keys), np.nan)}
+
+
+def nothing(point, keys):
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (fails, "ZeroDivisionError: on purpose"), (wrong_length, "column 'value' must have 1 rows; got shape"),
+        (not_a_number, "column 'value' holds a NaN"), (nothing, "returned no columns"),
+    ],
+)
+def test_a_broken_measure_is_named(measure, message) -> None:
+    with pytest.raises(MeasureError, match="toy/coins, arm claim, at ") as error:
+        run(replace(toy.coins, measure=measure), preset="quick")
+    assert message in str(error.value)
+
+
+def test_measure_chunk_times_what_it_measures() -> None:
+    columns, seconds = measure_chunk(toy.measure, toy.GRID["smoke"][0], [1, 2, 3], "label")
+    assert len(columns["value"]) == 3
+    assert seconds > 0
+
+
+@pytest.mark.parametrize("bad", [{"jobs": 0}, {"seed": -1}, {"jobs": 1.5}, {"preset": "qick"}])
+def test_run_guards(bad) -> None:
+    with pytest.raises(ValueError, match=r"must .*; got "):
+        run(toy.coins, **bad)
+
+
+def test_memory_and_store_agree(tmp_path: Path) -> None:
+    (claim,) = load_claims(TOY_FILE)
+    memory = Memory()
+    run_all([claim], preset="quick", seed=0, sink=memory)
+    with Store(tmp_path / "s.db") as store:
+        run_all([claim], preset="quick", seed=0, sink=store)
+        kept, forgotten = store.records(claim, "quick", 0), memory.records(claim, "quick", 0)
+    for point, columns in kept.arms["claim"].items():
+        for name, values in columns.items():
+            assert np.array_equal(values, forgotten.arms["claim"][point][name])
