@@ -21,6 +21,7 @@ from __future__ import annotations
 import difflib
 import numbers
 from collections.abc import Iterable
+from textwrap import shorten
 from typing import Any, NoReturn
 
 import numpy as np
@@ -37,7 +38,7 @@ ROW_SLACK = 4 * np.finfo(float).eps  # a row off by less is kept as it is: recor
 
 def fail(function: str, argument: str, wanted: str, got: object) -> NoReturn:
     """Raise the package's one kind of ValueError: function, argument, what was wanted, what came."""
-    raise ValueError(f"{function}: {argument} must {wanted}; got {got}")
+    raise ValueError(f"{function}: {argument} must {wanted}; got {shorten(' '.join(str(got).split()), 160, placeholder=' ..')}")
 
 
 def unknown(function: str, argument: str, got: object, known: Iterable[str]) -> NoReturn:
@@ -54,6 +55,13 @@ def _describe(axes: str, sizes: tuple[int | None, ...]) -> str:
     return f"have shape [{', '.join(letters)}] = ({shown}{',' if len(letters) == 1 else ''})"
 
 
+def _as_array(function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...]) -> NDArray[Any]:
+    try:
+        return np.asarray(x)
+    except ValueError:
+        return fail(function, argument, _describe(axes, sizes), "a ragged sequence")
+
+
 def as_floats(function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...]) -> FloatArray:
     """Guard a finite array; returns it as float64, C-contiguous, read-only, copied where the caller could still write.
 
@@ -63,10 +71,7 @@ def as_floats(function: str, argument: str, x: ArrayLike, axes: str, sizes: tupl
     Raises:
         ValueError: wrong dtype, shape, an empty axis, NaN or infinity.
     """
-    try:
-        a = np.asarray(x)
-    except ValueError:
-        fail(function, argument, _describe(axes, sizes), "a ragged sequence")
+    a = _as_array(function, argument, x, axes, sizes)
     if a.dtype != np.float64 and (a.dtype == object or not np.can_cast(a.dtype, np.float64, "safe")):
         fail(function, argument, "hold real numbers that convert to float64 without loss", f"dtype {a.dtype}")
     if a.ndim != len(sizes) or any(
@@ -133,7 +138,7 @@ def as_integers(
     function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...], below: int
 ) -> IntArray:
     """Guard an integer array with entries in [0, below); returns it as int64, C-contiguous, read-only."""
-    a = np.asarray(x)
+    a = _as_array(function, argument, x, axes, sizes)
     if a.dtype.kind not in "iu" or not np.can_cast(a.dtype, np.int64, "same_kind"):
         fail(function, argument, "hold integers", f"dtype {a.dtype}")
     if a.ndim != len(sizes) or any(n == 0 or (m is not None and n != m) for n, m in zip(a.shape, sizes, strict=True)):

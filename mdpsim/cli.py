@@ -50,7 +50,8 @@ def _err() -> Console:
 
 
 def _out() -> Console:
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Stdout; what is not a terminal has no width, and tables are not cut to one."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=10_000)
 
 
 @contextmanager
@@ -62,6 +63,7 @@ def _errors() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show
+        warnings.simplefilter("always", StoreWarning)
         try:
             yield
         except (ValueError, MeasureError) as error:
@@ -277,7 +279,7 @@ def _print_table(judged: Sequence[Judged]) -> None:
     rows = verdict_rows(judged)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in rows[0]:
-        table.add_column(name, no_wrap=name != "estimate", justify="left")
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell), style=_COLOURS.get(str(cell), "")) for cell in row.values()))
     _out().print(table)
@@ -308,7 +310,7 @@ def report(
             "versions": versions(), "commit": versions().get("commit"), "store": str(store), "seed": seed,
             "preset": ", ".join(dict.fromkeys(one.verdict.preset for one in judged)),
         }
-        page = write_report([tuple(one) for one in judged], out, context=context)
+        page = write_report(judged, out, context=context)
         if as_json:
             _print_json({"page": str(page), "claims": [one.claim.id for one in judged]})
         else:

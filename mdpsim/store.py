@@ -21,7 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-
 from mdpsim import rng
 from mdpsim.arrays import as_count, fail
 from mdpsim.claims.claim import Claim, Point

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -23,14 +23,28 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture
-def mdpsim_command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run ``python -m mdpsim ARGS`` in an empty directory; returns the finished process."""
+class Finished(NamedTuple):
+    """What a command returned and printed."""
 
-    def run(*args: str, timeout: float = 300, **more: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "mdpsim", *args], cwd=tmp_path, capture_output=True, text=True, timeout=timeout,
-            check=False, **more,  # type: ignore[arg-type]
-        )
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def mdpsim_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Finished]:
+    """Run ``mdpsim ARGS`` in an empty directory, in this process (a subprocess would import everything each time)."""
+    from mdpsim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["mdpsim", *args])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Finished(ended.value.code or 0, *capsys.readouterr())  # type: ignore[arg-type]
 
     return run

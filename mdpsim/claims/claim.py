@@ -83,6 +83,9 @@ class Point(Mapping[str, Any]):
 
 def product(**axes: Iterable[Any]) -> tuple[Point, ...]:
     """All points of a grid: ``product(family=("a", "b"), n_demos=(10, 100))`` has four."""
+    for name, values in axes.items():
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            fail("product", name, "be a sequence of values", repr(values))
     names = list(axes)
     return tuple(
         Point(zip(names, values, strict=True)) for values in itertools.product(*(list(axes[n]) for n in names))
@@ -254,7 +257,7 @@ class Claim:
     def plan(self, preset: str) -> dict[str, dict[Point, int]]:
         """What a preset needs: arm -> point -> number of trials (the claim's and its twins' together)."""
         self.check_preset(preset)
-        arms: dict[str, dict[Point, int]] = {CLAIM_ARM: {p: self.seeds[preset] for p in self.grid[preset]}}
+        arms: dict[str, dict[Point, int]] = {CLAIM_ARM: dict.fromkeys(self.grid[preset], self.seeds[preset])}
         for twin in self.twins:
             trials = (twin.seeds or self.seeds)[preset]
             wanted = arms.setdefault(twin.arm, {})
@@ -324,4 +327,4 @@ class per_seed:  # noqa: N801 - used as a decorator
         return {name: np.array([t[name] for t in trials], dtype=np.float64) for name in trials[0]} if trials else {}
 
     def __reduce__(self) -> str:
-        return self.__qualname__  # pickled by name, like any module-level function
+        return self.function.__qualname__  # pickled by name, like any module-level function

@@ -88,7 +88,7 @@ class Pool:
     def _start(self) -> ProcessPoolExecutor:
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         context = multiprocessing.get_context(method)
-        with _environment({name: "1" for name in THREAD_VARIABLES}):
+        with _environment(dict.fromkeys(THREAD_VARIABLES, "1")):
             if method == "forkserver":
                 from multiprocessing import forkserver
 

@@ -163,10 +163,11 @@ def objective(p: Vector, prior: Vector, rewards: Vector, beta: float) -> float:
 
 
 def maximise_over_logits(prior: Vector, rewards: Vector, beta: float) -> Vector:
-    """argmax of J(softmax(theta)) by BFGS from pi_0, repeated from where it stopped until it moves no more.
+    """argmax of J(softmax(theta)) by BFGS from the uniform policy, repeated from where it stopped until it moves no more.
 
     dJ/dtheta = p (r' - E_p r'), r' = r - beta log(p / pi_0). The line search gives up at float64's resolution of J, about
-    1e-16 of its size; a restart with a fresh Hessian goes on from there.
+    1e-16 of its size; a restart with a fresh Hessian goes on from there. A start at pi_0 would stop at once where a response
+    of prior 1e-8 is the best: its share of the gradient is 1e-8 too.
     """
 
     def loss(theta: Vector) -> tuple[float, Vector]:
@@ -176,7 +177,7 @@ def maximise_over_logits(prior: Vector, rewards: Vector, beta: float) -> Vector:
         value = float(p @ advantage)
         return -value, -p * (advantage - value)
 
-    theta = np.log(prior)
+    theta = np.zeros(len(prior))
     for _ in range(20):
         found = optimize.minimize(loss, theta, jac=True, method="BFGS", options={"gtol": 1e-11, "maxiter": 2000})
         moved = float(np.abs(special.softmax(found.x) - special.softmax(theta)).max())
@@ -187,15 +188,18 @@ def maximise_over_logits(prior: Vector, rewards: Vector, beta: float) -> Vector:
 
 
 def maximise_over_simplex(prior: Vector, rewards: Vector, beta: float) -> Vector:
-    """argmax of J over the simplex by SLSQP from pi_0; the result is renormalised."""
-    low = 1e-300
+    """argmax of J over the simplex by SLSQP from the uniform policy, repeated likewise; the result is renormalised.
+
+    Probabilities stay above 1e-12, far below the tolerance: the curvature beta / p of J is unbounded at the boundary.
+    """
+    low = 1e-12
 
     def loss(p: Vector) -> tuple[float, Vector]:
         log_ratio = np.log(np.maximum(p, low) / prior)
         return -float(p @ (rewards - beta * log_ratio)), -(rewards - beta * (log_ratio + 1.0))
 
-    p = prior
-    for _ in range(5):
+    p = np.full(len(prior), 1.0 / len(prior))
+    for _ in range(20):
         found = optimize.minimize(
             loss, p, jac=True, method="SLSQP", bounds=[(low, 1.0)] * len(p),
             constraints={"type": "eq", "fun": lambda q: q.sum() - 1.0, "jac": lambda q: np.ones_like(q)},

@@ -150,7 +150,7 @@ reduction = Claim(
             rule=Inequality(bound="without_kl_bound", tol="rounding"),
         ),
     ),
-    seeds={"smoke": 50, "quick": 200, "paper": 2000, "full": 20000},
+    seeds={"smoke": 50, "quick": 400, "paper": 4000, "full": 40000},
     tags=("exact", "random-instances"),
 )
 
@@ -254,7 +254,7 @@ bc_rate = Claim(
             rule=Rate(axis="n_demos", slope=-1.5, margin=0.1),
         ),
     ),
-    seeds={"smoke": 30, "quick": 100, "paper": 1000, "full": 4000},
+    seeds={"smoke": 100, "quick": 200, "paper": 2000, "full": 20000},
     draws=("family", "expert"),
     tags=("cloning", "rate", "random-instances"),
 )

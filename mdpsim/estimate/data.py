@@ -1,0 +1,186 @@
+"""What is seen of an MDP: trajectories, visit counts, and how to draw both.
+
+Setting: a policy pi [H, S, A] plays n independent episodes of a finite-horizon MDP. ``sample`` returns the episodes,
+``sample_counts`` only how often each (h, s, a) occurs, in the same joint law and at a cost that does not grow with n:
+    N_h(s, .) ~ Mult(N_h(s), pi_h(. | s)),   N_{h+1} = sum over (s, a) of Mult(N_h(s, a), P_h(. | s, a)).
+Independent Mult(n, d_h) a stage would keep the means and lose the covariances across stages: it is not what is done.
+
+Guarantees: sample(n) is a prefix of sample(n + 1) from the same state of the generator, which advances by 128 bits
+whatever n; no outcome of probability zero is ever drawn. Rows are accurate to about S 2^-53 (see kernels/rollout.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.kernels import rollout
+from mdpsim.mdp.tabular import MDP
+from mdpsim.rng import as_generator
+
+MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Trajectories:
+    """N episodes of H stages.
+
+    Args:
+        states: [N, H + 1] in [0, S); the last column is the state after the last action.
+        actions: [N, H] in [0, A).
+        rewards: [N, H] finite.
+        S, A: numbers of states and actions.
+    Arrays become read-only int64, int64 and float64; writable input is copied.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+
+    states: IntArray
+    actions: IntArray
+    rewards: FloatArray
+    S: int
+    A: int
+
+    def __init__(self, states: ArrayLike, actions: ArrayLike, rewards: ArrayLike, *, S: int, A: int) -> None:
+        n_states = as_count("Trajectories", "S", S)
+        n_actions = as_count("Trajectories", "A", A)
+        a = as_integers("Trajectories", "actions", actions, "N H", (None, None), n_actions)
+        n, horizon = a.shape
+        s = as_integers("Trajectories", "states", states, "N H+1", (n, horizon + 1), n_states)
+        r = as_floats("Trajectories", "rewards", rewards, "N H", (n, horizon))
+        for name, value in (("states", s), ("actions", a), ("rewards", r), ("S", n_states), ("A", n_actions)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def n(self) -> int:
+        """Number of episodes."""
+        return self.actions.shape[0]
+
+    @property
+    def H(self) -> int:
+        """Number of stages."""
+        return self.actions.shape[1]
+
+    def __repr__(self) -> str:
+        return f"Trajectories(n={self.n}, H={self.H}, S={self.S}, A={self.A})"
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Counts:
+    """How often n episodes took action a in state s at stage h.
+
+    Args:
+        visits: [H, S, A] integers >= 0; every stage sums to n.
+        n: number of episodes, at least 1.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+
+    visits: IntArray
+    n: int
+
+    def __init__(self, visits: ArrayLike, n: int) -> None:
+        count = as_count("Counts", "n", n, high=MAX_COUNT)
+        v = as_integers("Counts", "visits", visits, "H S A", (None, None, None), count + 1)
+        totals = v.sum(axis=(1, 2))
+        if (totals != count).any():
+            h = int((totals != count).argmax())
+            fail("Counts", "visits", f"sum to n = {count} at every stage", f"{totals[h]} at stage {h}")
+        object.__setattr__(self, "visits", v)
+        object.__setattr__(self, "n", count)
+
+    @property
+    def H(self) -> int:
+        """Number of stages."""
+        return self.visits.shape[0]
+
+    @property
+    def S(self) -> int:
+        """Number of states."""
+        return self.visits.shape[1]
+
+    @property
+    def A(self) -> int:
+        """Number of actions."""
+        return self.visits.shape[2]
+
+    def __repr__(self) -> str:
+        return f"Counts(n={self.n}, H={self.H}, S={self.S}, A={self.A})"
+
+
+def _guard(function: str, mdp: Any, pi: ArrayLike) -> tuple[MDP, FloatArray]:
+    """The MDP and its policy, checked."""
+    if not isinstance(mdp, MDP):
+        fail(function, "mdp", "be an MDP", type(mdp).__name__)
+    return mdp, as_simplex(function, "pi", pi, "H S A", (mdp.H, mdp.S, mdp.A))
+
+
+def sample(mdp: MDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> Trajectories:
+    """Draw n independent episodes of ``pi``.
+
+    Law: s_0 ~ mu0, a_h ~ pi_h(. | s_h), rewards r_h(s_h, a_h), s_{h+1} ~ P_h(. | s_h, a_h).
+
+    Args:
+        mdp: H stages, S states, A actions.
+        pi: [H, S, A] policy.
+        n: number of episodes, at least 1.
+        rng: Generator (advanced by two 64-bit words, whatever n) or an integer seed.
+    Returns:
+        Trajectories: states [n, H + 1], actions [n, H], rewards [n, H]. From the same ``rng`` state, sample(n) is a
+        prefix of sample(n + 1), bit for bit.
+    Exactness: inverse transform on 53-bit numbers; each conditional probability is off by at most S 2^-53. Streams of
+        different episodes are hashed starts of splitmix64 (what that claims: kernels/rollout.py).
+    Cost: O(n H) expected, O(S) at the first visit of each row of P; memory 8 n (3 H + 1) bytes and, for the rows
+        visited, at most twice that of P.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+    mdp, policy = _guard("sample", mdp, pi)
+    n = as_count("sample", "n", n)
+    key = as_generator("sample", rng).integers(0, 2**64, size=2, dtype=np.uint64)
+    states = np.empty((n, mdp.H + 1), np.int64)
+    actions, rewards = np.empty((n, mdp.H), np.int64), np.empty((n, mdp.H))
+    sums, guide = np.empty(mdp.P.shape), np.zeros((*mdp.P.shape[:3], rollout.guide_width(mdp.S)), np.int32)
+    start = mdp.mu0.reshape(1, -1)
+    rollout.roll_episodes(mdp.P, mdp.r, policy, start, *key, sums, guide, states, actions, rewards)
+    return Trajectories(frozen(states), frozen(actions), frozen(rewards), S=mdp.S, A=mdp.A)
+
+
+def sample_counts(mdp: MDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> Counts:
+    """Draw the visit counts of n episodes of ``pi``: the joint law of ``count(sample(mdp, pi, n, rng))``.
+
+    Law: N_h(s, .) ~ Mult(N_h(s), pi_h(. | s)); N_{h+1} = sum over (s, a) of Mult(N_h(s, a), P_h(. | s, a)).
+    They are not the counts of ``sample`` from the same rng; the rng advances by an amount that depends on the draws.
+
+    Args:
+        mdp: H stages, S states, A actions.
+        pi: [H, S, A] policy.
+        n: number of episodes, 1 to 10^12.
+        rng: Generator or an integer seed.
+    Returns:
+        Counts: visits [H, S, A], n.
+    Exactness: exact conditional multinomials by numpy's binomial generator on shares p / (p + q), each known to a few
+        ulp; entries of probability zero get no trajectory.
+    Cost: O(H S A S) whatever n; O(n H + S * rows visited) where that is less.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+    mdp, policy = _guard("sample_counts", mdp, pi)
+    n = as_count("sample_counts", "n", n, high=MAX_COUNT)
+    visits = np.zeros((mdp.H, mdp.S, mdp.A), np.int64)
+    rollout.roll_counts(mdp.P, policy, mdp.mu0.reshape(1, -1), n, as_generator("sample_counts", rng), visits)
+    return Counts(frozen(visits), n)
+
+
+def count(trajectories: Trajectories) -> Counts:
+    """Visit counts of the trajectories: visits[h, s, a] = #{i: s_h = s, a_h = a in episode i}. Cost: O(n H)."""
+    if not isinstance(trajectories, Trajectories):
+        fail("count", "trajectories", "be Trajectories", type(trajectories).__name__)
+    t = trajectories
+    cell = (np.arange(t.H) * t.S + t.states[:, :-1]) * t.A + t.actions
+    visits = np.bincount(cell.ravel(), minlength=t.H * t.S * t.A).reshape(t.H, t.S, t.A)
+    return Counts(frozen(visits), t.n)

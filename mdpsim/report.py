@@ -1,0 +1,340 @@
+"""The report: one self-contained page, figures, tables; and the sentence by which one claim is cited.
+
+Everything is made from (claim, records, verdict) and a context given by the caller. No clock and no network is read, so
+the same entries and context give the same bytes. The page needs no script: mathematics is MathML, figures are embedded.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from mdpsim.claims.claim import Claim, Paper
+from mdpsim.claims.rules import LEVEL, Identity, Inequality, Mean, Rate
+from mdpsim.plots.labels import axis_label, column_label, format_estimate, format_interval, format_number
+from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, REJECTED, SUPPORTED, Records, Verdict
+from mdpsim.verdict.stats import holm
+
+__all__ = ["citation", "format_interval", "format_number", "typeset", "verdict_rows", "write_report"]
+
+Entry = tuple[Claim, Records, Verdict]
+STATUSES = (SUPPORTED, REFUTED, INCONCLUSIVE)
+
+ORIGINS = {
+    "paper": "the paper’s statement, checked against its text",
+    "as-transcribed": "the paper’s statement as transcribed, not checked against its text",
+    "derived": "derived by the authors of the claim; the derivation stands in the docstring of its module",
+    "folklore": "folklore: known in the field, without a single source",
+}
+_NOUNS = {"identity": "largest gap", "inequality": "closest value", "mean": "mean", "rate": "slope"}
+_BOUNDS = {"identity": "tolerance", "inequality": "bound", "mean": "bound", "rate": "reference slope"}
+
+# Names of functions that LaTeX sets upright with a thin space before them.
+_FUNCTIONS = frozenset((
+    "log", "exp", "sup", "inf", "max", "min", "arg", "argmax", "argmin", "lim", "ln", "det", "dim", "ker", "tr", "diag",
+    "sign", "Pr", "KL", "TV", "Var", "Cov",
+))
+_CLOSING = (")", "]", "}", "|", "!")
+
+
+# --- the sentence to quote -------------------------------------------------------------------------------------------
+
+
+def citation(claim: Claim, verdict: Verdict) -> str:
+    """The sentence to quote: what was found, with numbers, sample, origin and version; plain text."""
+    noun, bound = _NOUNS[claim.rule.name], _BOUNDS[claim.rule.name]
+    estimate = format_estimate(verdict.estimate, verdict.interval)
+    found = f"{noun} {estimate} against {bound} {format_number(verdict.bound)}, from {verdict.n_trials} trials"
+    if (n := len(verdict.points)) > 1:
+        found = f"worst of {n} {'lines' if isinstance(claim.rule, Rate) else 'points'}: {found}"
+    where = "; ".join(map(str, claim.cites))
+    return (
+        f"{where} [{claim.id}, rev {verdict.rev}]: {status_words(verdict)}. In simulation at level {LEVEL:g}, "
+        f"preset {verdict.preset}, seed {verdict.seed}: {found}; {_twin_sentence(verdict)}. "
+        f"Origin: {ORIGINS[claim.origin]}. mdpsim {verdict.versions.get('mdpsim', 'of unknown version')}."
+    ).replace("’", "'")
+
+
+def status_words(verdict: Verdict) -> str:
+    """The status; a refuted statement that nobody checked against the paper sends the reader to the paper first."""
+    if verdict.status == REFUTED and verdict.origin == "as-transcribed":
+        return "refuted as transcribed: check the text"
+    return verdict.status
+
+
+def _twin_sentence(verdict: Verdict) -> str:
+    """How the same test did on what is false."""
+    kept = [t.name for t in verdict.twins if t.status != REJECTED]
+    n = len(verdict.twins)
+    if kept:
+        return f"the same test rejected {n - len(kept)} of {n} falsified twins (not {', '.join(kept)})"
+    which = "its falsified twin" if n == 1 else "both falsified twins" if n == 2 else f"all {n} falsified twins"
+    return f"the same test rejected {which}"
+
+
+# --- rows and tables -------------------------------------------------------------------------------------------------
+
+
+def verdict_rows(entries: Iterable[Entry]) -> list[dict[str, str]]:
+    """The table that the command line prints: one row of short texts a claim."""
+    return [_row(claim, verdict, "text") for claim, _, verdict in entries]
+
+
+def _row(claim: Claim, v: Verdict, script: str) -> dict[str, str]:
+    rejected = sum(t.status == REJECTED for t in v.twins)
+    return {
+        "claim": claim.id,
+        "origin": claim.origin,
+        "estimate": format_estimate(v.estimate, v.interval, script=script),
+        "bound": format_number(v.bound, script=script),
+        "slack": format_number(v.slack, script=script),
+        "twins": "rejected" if rejected == len(v.twins) else f"{rejected} of {len(v.twins)} rejected",
+        "verdict": v.status,
+        "trials": str(v.n_trials),
+        "seconds": format_number(v.seconds, script=script),
+    }
+
+
+def adjusted(entries: Sequence[Entry]) -> list[float]:
+    """Holm-adjusted p-values of the refutations; a p-value that is not a number counts as 1."""
+    p = [1.0 if math.isnan(v.p_value) else v.p_value for _, _, v in entries]
+    return [float(x) for x in holm(np.array(p))] if p else []
+
+
+def _write_tables(entries: Sequence[Entry], folder: Path) -> None:
+    """verdicts.csv with every digit, verdicts.tex (booktabs) with those one prints."""
+    import pandas as pd
+
+    folder.mkdir(parents=True, exist_ok=True)
+    held = adjusted(entries)
+    rows = [
+        {
+            "claim": v.claim, "rev": v.rev, "origin": v.origin, "preset": v.preset, "seed": v.seed, "status": v.status,
+            "estimate": v.estimate, "low": v.interval[0], "high": v.interval[1], "bound": v.bound,
+            "slack": v.slack, "twin_status": v.twin_status, "p_value": v.p_value, "p_holm": p, "n_trials": v.n_trials,
+            "seconds": v.seconds,
+        }
+        for (_, _, v), p in zip(entries, held, strict=True)
+    ]
+    pd.DataFrame(rows).to_csv(folder / "verdicts.csv", index=False, lineterminator="\n")
+    shown = [_row(c, v, "latex") | {"Holm $p$": format_number(p, script="latex")} for (c, _, v), p in
+             zip(entries, held, strict=True)]
+    frame = pd.DataFrame(shown, columns=list(shown[0]) if shown else None)
+    words = [c for c in ("claim", "origin", "twins", "verdict") if c in frame]
+    styler: Any = frame.style.hide(axis="index")
+    layout = "".join("l" if name in words else "r" for name in frame.columns)
+    text = styler.format(escape="latex", subset=words).to_latex(hrules=True, column_format=layout)
+    (folder / "verdicts.tex").write_text(text, encoding="utf-8")
+
+
+# --- mathematics -----------------------------------------------------------------------------------------------------
+
+
+def typeset(text: str) -> Markup:
+    r"""A sentence with LaTeX between dollar signs as HTML with MathML; a formula that does not convert stays as code.
+
+    ``\$`` is a dollar sign. An odd number of the others leaves the whole sentence as it was written.
+    """
+    pieces = re.split(r"(?<!\\)\$+", text)
+    if len(pieces) % 2 == 0:
+        return escape(text)
+    parts = [_formula(p) if i % 2 else escape(_minus(p.replace(r"\$", "$"))) for i, p in enumerate(pieces)]
+    return Markup("").join(parts)
+
+
+def _minus(text: str) -> str:
+    """A hyphen before a digit, and not inside a word or a number, is a minus."""
+    return re.sub(r"(?<![\w).-])-(?=\d)", "−", text)
+
+
+def _formula(latex: str) -> Markup:
+    """MathML of one formula; the source where the converter fails, or leaves something unread."""
+    from latex2mathml.converter import convert
+
+    as_code = Markup("<code>{}</code>").format(latex)
+    if not latex.strip() or not _balanced(latex):
+        return as_code
+    try:
+        mathml = convert(latex)
+    except Exception:  # the converter raises many kinds, none of them our caller's business
+        return as_code
+    if "\\" in mathml or "<merror" in mathml:
+        return as_code
+    return Markup(_spaced(mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")))
+
+
+def _balanced(latex: str) -> bool:
+    """Braces close what they open: the converter guesses where they do not."""
+    depth = 0
+    for brace in re.findall(r"(?<!\\)[{}]", latex):
+        depth += 1 if brace == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _spaced(mathml: str) -> str:
+    """What browsers leave out: words of upright letters as one word, thin spaces around log and its like."""
+    mathml = re.sub(r"<mo>([A-Za-z]{2,})</mo>", r"<mi>\1</mi>", mathml)  # \operatorname
+    upright = '<mi mathvariant="normal">[A-Za-z]</mi>'
+    mathml = re.sub(rf"(?:{upright}){{2,}}", lambda m: f"<mi>{re.sub('<[^>]*>', '', m[0])}</mi>", mathml)
+    root = ElementTree.fromstring(mathml)
+    for slash in (e for e in root.iter("mo") if e.text == "/"):  # an ordinary symbol to LaTeX, an operator to browsers
+        slash.attrib.update(lspace="0", rspace="0")
+    for row in root.iter("mrow"):  # only there do children stand side by side
+        children = list(row)
+        row[:] = []
+        for k, child in enumerate(children):
+            before, after = children[k - 1] if k else None, children[k + 1] if k + 1 < len(children) else None
+            named = _is_function(child)
+            if named and before is not None and (before.tag not in ("mo", "mspace") or before.text in _CLOSING):
+                row.append(ElementTree.Element("mspace", width="0.1667em"))
+            row.append(child)
+            if named and after is not None and after.tag not in ("mo", "mspace") and not _is_function(after):
+                row.append(ElementTree.Element("mspace", width="0.1667em"))
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _is_function(element: ElementTree.Element) -> bool:
+    """log, or log with an index."""
+    base = element[0] if element.tag in ("msub", "msup", "msubsup") and len(element) else element
+    return base.tag == "mi" and base.text in _FUNCTIONS
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def write_report(entries: Iterable[Entry], out: str | Path, *, context: Mapping[str, Any]) -> Path:
+    """Write ``out``/index.html, figures/ (PDF, PNG, JSON) and tables/ (CSV, LaTeX).
+
+    Args:
+        entries: (claim, records, verdict), in the order of the page.
+        out: a folder, made where it is missing; files of the same name are replaced.
+        context: what the page says of itself: versions, commit, preset, seed, store, device, judged (when; left out of
+            the page unless given). Missing ones are left out.
+    Returns:
+        The path of index.html.
+    """
+    items, folder = [(claim, records, v) for claim, records, v in entries], Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_tables(items, folder / "tables")
+    held = adjusted(items)
+    views = [_view(*entry, p, folder / "figures", context) for entry, p in zip(items, held, strict=True)]
+    page = _environment().get_template("report.html.j2").render(
+        views=views,
+        papers=_by_paper(views),
+        counts={s: sum(v.status == s for _, _, v in items) for s in STATUSES},
+        level=format_number(LEVEL),
+        expected=format_number(LEVEL * len(items), script="html"),
+        surviving=sum(p <= LEVEL for p in held),
+        context=context,
+        versions=sorted((context.get("versions") or {}).items()),
+    )
+    path = folder / "index.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    env = Environment(
+        loader=PackageLoader("mdpsim", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters["number"] = lambda x: Markup(format_number(x, script="html"))
+    env.filters["estimate"] = lambda p: Markup(format_estimate(p.estimate, p.interval, script="html"))
+    env.filters["typeset"] = typeset
+    return env
+
+
+def _view(claim: Claim, records: Records, v: Verdict, p_holm: float, folder: Path, context: Mapping[str, Any]) -> Any:
+    """What the page shows of one claim."""
+    row = _row(claim, v, "html")
+    numbers = ("estimate", "bound", "slack", "seconds")
+    return {
+        "claim": claim,
+        "verdict": v,
+        "anchor": claim.id.replace("/", "--"),
+        "row": row | {name: Markup(row[name]) for name in numbers},
+        "holm": p_holm,
+        "words": status_words(v),
+        "origin": ORIGINS[claim.origin],
+        "rule": _rule_words(claim),
+        "interval": isinstance(claim.rule, Mean | Rate),
+        "noun": _NOUNS[claim.rule.name],
+        "bound_noun": _BOUNDS[claim.rule.name],
+        "figure": _figure(claim, records, v, folder, context),
+        "command": f"mdpsim verify {claim.id} --preset {v.preset} --seed {v.seed}",
+        "sentence": _minus(citation(claim, v)),
+        "bibtex": "\n\n".join(dict.fromkeys(p.bibtex() for p in claim.cites)),
+    }
+
+
+def _rule_words(claim: Claim) -> str:
+    """The test in words."""
+    rule = claim.rule
+    if isinstance(rule, Identity):
+        return "in every trial each gap between two exact numbers is at most its tolerance"
+    if isinstance(rule, Inequality):
+        return f"in every trial the {column_label(rule.of)} is at most its bound"
+    if isinstance(rule, Mean):
+        ratio = f"{column_label(rule.of)} / bound"
+        return f"the mean of {ratio} is at most {format_number(1 + rule.margin, 4)} at every point"
+    side = "at most the reference plus" if rule.side == "at_most" else "the reference ±"
+    return (
+        f"the slope of log mean {column_label(rule.of)} against log {axis_label(rule.axis)} is {side} "
+        f"{format_number(rule.margin)} on every line"
+    )
+
+
+def _figure(claim: Claim, records: Records, v: Verdict, folder: Path, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw and save the figure of a claim; what the page needs to embed it."""
+    from mdpsim.plots import claim_figure
+    from mdpsim.plots.style import SINGLE, save
+
+    figure = claim_figure(claim, records, v)
+    name = claim.id.replace("/", "--")
+    sidecar = {
+        "claim": v.claim, "rev": v.rev, "preset": v.preset, "seed": v.seed, "status": v.status,
+        "versions": dict(v.versions) or dict(context.get("versions") or {}), "commit": context.get("commit"),
+        "device": context.get("device"), "store": context.get("store"),
+    }
+    _, png, _ = save(figure, folder / name, sidecar)
+    width, height = figure.get_size_inches()
+    kind = "Rate plot" if figure.axes and figure.axes[0].get_yscale() == "log" else "Margins of the trials"
+    return {
+        "name": name,
+        "data": base64.b64encode(png.read_bytes()).decode("ascii"),
+        "width": round(width * 96),
+        "height": round(height * 96),
+        "wide": bool(width > SINGLE),
+        "alt": f"{kind} of {claim.id}: {v.status}, {_NOUNS[claim.rule.name]} "
+        f"{format_estimate(v.estimate, v.interval)}, {_BOUNDS[claim.rule.name]} {format_number(v.bound)}. "
+        "The numbers are in the table of points below.",
+    }
+
+
+def _by_paper(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The claims under the paper that their id names, papers in the order of their first claim."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for view in views:
+        groups.setdefault(view["claim"].paper, []).append(view)
+    return [
+        {"key": key, "paper": paper, "views": group, "authors": "; ".join(paper.authors.split(" and ")).rstrip(".")}
+        for key, group, paper in ((k, g, _paper_of(k, g)) for k, g in groups.items())
+    ]
+
+
+def _paper_of(key: str, views: Sequence[Mapping[str, Any]]) -> Paper:
+    """The cited paper of that key, else the first one cited."""
+    cited = [paper for view in views for paper in view["claim"].cites]
+    return next((p for p in cited if p.key == key), cited[0])
