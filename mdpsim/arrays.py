@@ -18,7 +18,6 @@ row is renormalised. Cost: one pass over the array, a few microseconds for small
 
 from __future__ import annotations
 
-import difflib
 import numbers
 from collections.abc import Iterable
 from textwrap import shorten
@@ -43,6 +42,8 @@ def fail(function: str, argument: str, wanted: str, got: object) -> NoReturn:
 
 def unknown(function: str, argument: str, got: object, known: Iterable[str]) -> NoReturn:
     """Raise the ValueError for a name that is not known, with the nearest names that are."""
+    import difflib  # only where something is wrong
+
     names = sorted(known)
     near = difflib.get_close_matches(str(got), names, n=3, cutoff=0.4) or names[:8]
     fail(function, argument, f"be one of the known names (nearest: {', '.join(near) or 'none'})", repr(got))

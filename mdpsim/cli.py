@@ -307,7 +307,7 @@ def report(
 
         judged = _judge_held(targets or [], preset, seed, store)
         context = {
-            "versions": versions(), "commit": versions().get("commit"), "store": str(store), "seed": seed,
+            "versions": versions(), "commit": versions().get("commit"), "store": str(store), "seed": seed, "device": "cpu",
             "preset": ", ".join(dict.fromkeys(one.verdict.preset for one in judged)),
         }
         page = write_report(judged, out, context=context)

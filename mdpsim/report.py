@@ -23,7 +23,7 @@ from mdpsim.plots.labels import axis_label, column_label, format_estimate, forma
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, REJECTED, SUPPORTED, Records, Verdict
 from mdpsim.verdict.stats import holm
 
-__all__ = ["citation", "format_interval", "format_number", "typeset", "verdict_rows", "write_report"]
+__all__ = ["citation", "format_interval", "format_number", "sidecar", "typeset", "verdict_rows", "write_report"]
 
 Entry = tuple[Claim, Records, Verdict]
 STATUSES = (SUPPORTED, REFUTED, INCONCLUSIVE)
@@ -303,12 +303,7 @@ def _figure(claim: Claim, records: Records, v: Verdict, folder: Path, context: M
 
     figure = claim_figure(claim, records, v)
     name = claim.id.replace("/", "--")
-    sidecar = {
-        "claim": v.claim, "rev": v.rev, "preset": v.preset, "seed": v.seed, "status": v.status,
-        "versions": dict(v.versions) or dict(context.get("versions") or {}), "commit": context.get("commit"),
-        "device": context.get("device"), "store": context.get("store"),
-    }
-    _, png, _ = save(figure, folder / name, sidecar)
+    _, png, _ = save(figure, folder / name, sidecar(v, context))
     width, height = figure.get_size_inches()
     kind = "Rate plot" if figure.axes and figure.axes[0].get_yscale() == "log" else "Margins of the trials"
     return {
@@ -320,6 +315,15 @@ def _figure(claim: Claim, records: Records, v: Verdict, folder: Path, context: M
         "alt": f"{kind} of {claim.id}: {v.status}, {_NOUNS[claim.rule.name]} "
         f"{format_estimate(v.estimate, v.interval)}, {_BOUNDS[claim.rule.name]} {format_number(v.bound)}. "
         "The numbers are in the table of points below.",
+    }
+
+
+def sidecar(verdict: Verdict, context: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside a figure: the records it shows, and what produced them."""
+    return {
+        "claim": verdict.claim, "rev": verdict.rev, "preset": verdict.preset, "seed": verdict.seed,
+        "status": verdict.status, "versions": dict(verdict.versions) or dict(context.get("versions") or {}),
+        "commit": context.get("commit"), "device": context.get("device"), "store": context.get("store"),
     }
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Finished
 
 import mdpsim
+from conftest import Finished
 from mdpsim import Store, all_claims
 
 Command = Callable[..., Finished]
@@ -130,9 +130,8 @@ def test_bad_usage_exits_2_and_says_why(mdpsim_command: Command, args: tuple[str
 
 def test_a_measure_that_fails_exits_2_and_keeps_what_is_done(mdpsim_command: Command, tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
-    path.write_text(
-        Path(TOY).read_text().replace('    time.sleep', '    if point["n"] == 400:\n        raise ArithmeticError("no")\n    time.sleep')
-    )
+    breaks = '    if point["n"] == 400:\n        raise ArithmeticError("no")\n    time.sleep'
+    path.write_text(Path(TOY).read_text().replace("    time.sleep", breaks))
     done = mdpsim_command("verify", str(path), "--preset", "quick", "--jobs", "1")
     assert done.returncode == 2
     assert "toy/coins, arm claim, at (family=a, n=400, pause=0), trials 0..0: ArithmeticError: no" in done.stderr

@@ -36,7 +36,8 @@ Row = tuple[Callable[..., Any], dict[str, Any], dict[str, str]]
 TABLE: dict[str, Row] = {
     "MDP": (MDP, {"P": P, "r": R, "mu0": MU0, "horizon": H},
             {"P": "simplex", "r": "floats", "mu0": "simplex", "horizon": "count"}),
-    "solve_soft": (mdpsim.solve_soft, {"mdp": MODEL, "pi_ref": PI, "beta": 0.5}, {"mdp": "record", "pi_ref": "simplex", "beta": "beta"}),
+    "solve_soft": (mdpsim.solve_soft, {"mdp": MODEL, "pi_ref": PI, "beta": 0.5},
+                   {"mdp": "record", "pi_ref": "simplex", "beta": "beta"}),
     "solve_hard": (mdpsim.solve_hard, {"mdp": MODEL}, {"mdp": "record"}),
     "evaluate": (mdpsim.evaluate, {"mdp": MODEL, "pi": PI, "pi_ref": PI, "beta": 0.5},
                  {"mdp": "record", "pi": "simplex", "pi_ref": "simplex", "beta": "beta"}),

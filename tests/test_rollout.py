@@ -16,7 +16,7 @@ from mdpsim.kernels import rollout
 ALPHA = 1e-4
 KEY = (np.uint64(0x0123456789ABCDEF), np.uint64(0xFEDCBA9876543210))
 GOLDEN = 0x9E3779B97F4A7C15
-HELPERS = ["mix", "stream_start", "stream_uniform", "tabulate", "locate", "power_of_two", "guide_width", "act", "move"]
+HELPERS = ["mix", "stream_start", "stream_uniform", "tabulate", "locate", "scan", "power_of_two", "guide_width", "act", "move"]
 HELPERS += ["split", "deal", "roll_episodes", "roll_counts"]
 rng = np.random.default_rng
 
@@ -101,13 +101,13 @@ def roll_compiled(P, r, pi, mu0, n):
     return out
 
 
-SHAPES = [(5, 3, 4, None), (5, 3, 4, 1), (1, 1, 1, None), (1, 4, 2, None), (33, 2, 3, None), (300, 2, 2, 1)]
+SHAPES = [(5, 3, 4, None), (5, 3, 4, 1), (1, 1, 1, None), (1, 4, 2, None), (33, 2, 3, None), (70, 2, 2, 1), (300, 1, 9, 1)]
 
 
 @pytest.mark.parametrize(("S", "A", "H", "stages"), SHAPES)
 def test_episodes_equal_a_plain_scan(S, A, H, stages):
     model = instance(S, S, A, H, stages)
-    n = 200 if S > 100 else 1100  # more than one block
+    n = 1100  # more than one block, and rows of P both scanned and tabulated
     P, r, pi, mu0 = model
     for got, want in zip(roll_compiled(*model, n), roll(P, r, pi, mu0[0], n), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -135,10 +135,21 @@ HOSTILE = [
 
 
 def draw(p, u):
+    """By tables, after a check that the scan says the same."""
     p = np.array([p])
     sums, guide = np.empty(p.shape), np.empty((1, int(rollout.guide_width(p.shape[1]))), np.int32)
     rollout.tabulate(p, 0, sums, guide)
-    return [int(rollout.locate(0, float(x), sums, guide)) for x in u]
+    got = [int(rollout.locate(0, float(x), sums, guide)) for x in u]
+    assert got == [int(rollout.scan(p, 0, float(x))) for x in u]
+    return got
+
+
+def test_guides_are_powers_of_two():
+    """Otherwise u * width is not exact, and a search could start too late."""
+    for n in range(1, 700):
+        assert int(rollout.guide_width(n)).bit_count() == 1
+        assert int(rollout.power_of_two(n)).bit_count() == 1
+        assert n <= rollout.power_of_two(n) < 2 * n
 
 
 @pytest.mark.parametrize("p", HOSTILE)

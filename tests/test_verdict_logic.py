@@ -76,6 +76,20 @@ def test_refutation_is_at_the_level_over_the_number_of_points():
     assert many.interval[1] == pytest.approx(stats.upper_limit(m, LEVEL))
 
 
+@pytest.mark.parametrize(("side", "level"), [("at_most", LEVEL), ("two_sided", LEVEL / 2)])
+def test_refutation_of_a_slope_is_at_the_level_over_the_number_of_lines(side, level):
+    x = generator(4).normal(1.0, 0.1, (3, 20)) * np.array([10.0, 100.0, 1000.0])[:, None] ** -0.5
+    m = stats.slope_moments(np.array([10.0, 100.0, 1000.0]), x).shifted(1.0)
+    margin = float(stats.lower_limit(m, level / 2))  # refuted by one line, not by one of three
+    rule = Rate("n", slope=-1.0, margin=margin, side=side)
+    assert judge_values(make_claim(rule, grid=LINE, trials=20), *x).status == "refuted"
+    three = make_claim(rule, grid=product(family=("a", "b", "c"), n=(10, 100, 1000)), trials=20)
+    many = judge_values(three, *x, *line(), *line())
+    assert (many.status, many.worst.point["family"]) == ("inconclusive", "a")
+    assert many.interval[0] == pytest.approx(-1.0 + stats.lower_limit(m, level / 3))
+    assert many.p_value == pytest.approx(3 * LEVEL / 2, rel=1e-6)
+
+
 def test_trials_and_points_beyond_the_plan_are_ignored():
     claim = make_claim(Mean(bound=1.0))
     only = claim.grid["quick"][0]

@@ -23,7 +23,7 @@ LAWS = {
     "lognormal-one": lambda rng, shape: rng.lognormal(-0.5, 1.0, shape),
     "rare-large": lambda rng, shape: 10.0 * (rng.random(shape) < 0.1),
     "rare-small": lambda rng, shape: (1.0 - (rng.random(shape) < 0.1)) / 0.9,
-    "nearly-constant": lambda rng, shape: rng.normal(1.0, 1e-9, shape),
+    "nearly-constant": lambda rng, shape: rng.normal(1.0, 1e-6, shape),
 }
 
 

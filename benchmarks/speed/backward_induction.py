@@ -73,6 +73,7 @@ def quantecon_hard(mdp: MDP) -> Callable[[], Any] | None:
         return None
     from quantecon.markov import DiscreteDP, backward_induction  # type: ignore[import-not-found]
 
+    # it warns at a discount of exactly 1
     ddp = DiscreteDP(mdp.r[0].copy(), mdp.P[0].copy(), 1.0 - 1e-16)
     return lambda: backward_induction(ddp, mdp.H, np.zeros(mdp.S))[0]
 
@@ -94,7 +95,7 @@ def topic(title: str, H: int, S: int, A: int, stationary: bool, rounds: int) -> 
         SOFT: lambda: solve_soft(mdp, ref, BETA),
         HARD: lambda: solve_hard(mdp),
         "mdpsim evaluate": lambda: evaluate(mdp, soft.pi),
-        "mdpsim evaluate, pi_ref (2 reads)": lambda: evaluate(mdp, soft.pi, pi_ref=ref, beta=BETA),
+        "mdpsim evaluate with pi_ref": lambda: evaluate(mdp, soft.pi, pi_ref=ref, beta=BETA),
         "mdpsim occupancy": lambda: occupancy(mdp, soft.pi),
         "mdpsim trajectory_kl": lambda: trajectory_kl(mdp, soft.pi, ref),
         "JAX soft (jit, CPU threads)": by_jax,

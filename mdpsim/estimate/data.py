@@ -134,7 +134,7 @@ def sample(mdp: MDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> T
         prefix of sample(n + 1), bit for bit.
     Exactness: inverse transform on 53-bit numbers; each conditional probability is off by at most S 2^-53. Streams of
         different episodes are hashed starts of splitmix64 (what that claims: kernels/rollout.py).
-    Cost: O(n H) expected, O(S) at the first visit of each row of P; memory 8 n (3 H + 1) bytes and, for the rows
+    Cost: O(n H) expected, O(S) at the first visits of each row of P; memory 8 n (3 H + 1) bytes and, for the rows
         visited, at most twice that of P.
     Raises:
         ValueError: naming the argument, what was wanted and what came.

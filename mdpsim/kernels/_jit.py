@@ -11,7 +11,6 @@ be written, a directory in the system's temporary folder. Set ``MDPSIM_CACHE_DIR
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import os
 import tempfile
@@ -46,7 +45,7 @@ def _cache_directory() -> str:
     """The first base directory that can be written, with the fingerprint below it."""
     named = os.environ.get("MDPSIM_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mdpsim"
-    fallback = Path(tempfile.gettempdir()) / f"mdpsim-{getpass.getuser()}"
+    fallback = Path(tempfile.gettempdir()) / f"mdpsim-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     for base in ([Path(named)] if named else []) + [home, fallback]:
         path = base / f"kernels-{fingerprint()}"
         try:

@@ -24,7 +24,7 @@ def row_status(x, tolerance, slack):
             v = x[i, j]
             total += v
             low = min(low, v)
-        if not np.isfinite(total):
+        if not abs(total) < np.inf:  # not np.isfinite: it becomes total - total, which reassociation folds to 0
             return NOT_FINITE, i, total
         if low < 0.0:
             return NEGATIVE, i, total
@@ -49,6 +49,6 @@ def first_not_finite(x):
     if total == 0.0:
         return -1
     for i in range(x.size):
-        if not np.isfinite(x[i]):
+        if not abs(x[i]) < np.inf:
             return i
     return -1

@@ -13,7 +13,7 @@ import numpy as np
 
 from mdpsim.kernels._jit import kernel
 from mdpsim.kernels._math import kl_term
-from mdpsim.kernels.bellman import action_values, all_finite
+from mdpsim.kernels.bellman import all_finite
 
 
 @kernel
@@ -58,20 +58,30 @@ def first_uncovered(pi, ref):
 
 
 @kernel
-def policy_values(P, r, pi, beta, kl, V, Q):
-    """Fill V [H+1, S] and Q [H, S, A] for pi [H, S, A], with beta kl [H, S] taken off V where beta > 0.
+def policy_values(P, r, pi, beta, kl, V, Q, K):
+    """Fill V [H+1, S] and Q [H, S, A] for pi [H, S, A], with beta kl [H, S] taken off V where beta > 0; and K [H+1, S].
 
-    P [H or 1, S, A, S], r [H or 1, S, A]. Returns False where a value left float64. Cost: O(H S^2 A), one read of P.
+    K is the KL to go, K[h, s] = kl[h, s] + sum_a pi[h, s, a] sum_s' P[h, s, a, s'] K[h+1, s'], from the same read of P;
+    it is of no use where a kl is infinite. P [H or 1, S, A, S], r [H or 1, S, A]. Returns False where a value left
+    float64. Cost: O(H S^2 A), one read of P.
     """
     horizon, n_states, n_actions = Q.shape
-    V[horizon] = 0.0
+    V[horizon], K[horizon] = 0.0, 0.0
     for h in range(horizon - 1, -1, -1):
-        action_values(P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)], V[h + 1], Q[h])
+        rows, rewards = P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)]
+        v_next, k_next = V[h + 1], K[h + 1]
         for s in range(n_states):
-            total = 0.0
+            value, divergence = 0.0, kl[h, s]
             for a in range(n_actions):
-                total += pi[h, s, a] * Q[h, s, a]
-            V[h, s] = total - beta * kl[h, s] if beta > 0.0 else total  # kl may be inf where beta = 0
+                x, y = 0.0, 0.0
+                for j in range(n_states):
+                    x += rows[s, a, j] * v_next[j]
+                    y += rows[s, a, j] * k_next[j]
+                Q[h, s, a] = rewards[s, a] + x
+                value += pi[h, s, a] * Q[h, s, a]
+                divergence += pi[h, s, a] * y
+            V[h, s] = value - beta * kl[h, s] if beta > 0.0 else value
+            K[h, s] = divergence
     return all_finite(V[0])
 
 

@@ -14,8 +14,9 @@ Inverse transform. A row is accumulated from the left; u in [0, 1) picks the fir
 table (Chen and Asau 1974) says where the search starts, so that it ends after about one step: the same index, bit for
 bit, as a scan of the row. The last positive entry counts as infinite: u beyond a rounded sum falls there. An outcome of
 probability zero is never drawn; each probability is off by at most S 2^-53 (rounding of the sums, grid of u). A row of
-P is tabulated at its first visit: cost O(rows visited * S + steps). A block of episodes passes each stage in three
-short loops, so that the cache misses of different episodes overlap and mispredicted branches do not wait for them.
+P is scanned at its first visits, then tabulated: cost O(rows visited * S + steps). A block of episodes passes each
+stage in three short loops, so that the cache misses of different episodes overlap and mispredicted branches do not wait
+for them.
 
 Counts. The counts of N trajectories are multinomial given those before them: N_h(s, .) ~ Mult(N_h(s), pi[h, s]), and
 N_{h+1} is the sum of Mult(N_h(s, a), P[h, s, a]). A multinomial is split by binomials down a tree of partial sums: each
@@ -31,6 +32,7 @@ from mdpsim.kernels._jit import exact, helper, kernel
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 BLOCK = 1024  # episodes advanced together: the tables of one stage stay in cache, and their misses overlap
+SCANS = 8  # visits of a row of P before it is tabulated (about what that costs)
 FEW = 4  # up to FEW * S trajectories in a row are drawn one by one (a binomial costs about as much as 4-8 draws)
 
 
@@ -64,20 +66,22 @@ def tabulate(p, first, cumulative, guide):
     """
     n_rows, n_columns = p.shape
     width = guide.shape[1]
-    cell = 1.0 / width
     for i in range(n_rows):
+        row = first + i
+        guide[row, :] = 1
         total, last = 0.0, 0
         for j in range(n_columns):
             if p[i, j] > 0.0:
                 last = j
             total += p[i, j]
-            cumulative[first + i, j] = total
-        cumulative[first + i, last] = np.inf
-        j = 0
-        for k in range(width):
-            while cumulative[first + i, j] <= k * cell:
-                j += 1
-            guide[first + i, k] = j + 1
+            cumulative[row, j] = total
+        cumulative[row, last] = np.inf
+        for j in range(last):  # from this cell on, the search may start behind j (no scan of cells: it would mispredict)
+            cell = int(np.ceil(cumulative[row, j] * width))
+            if cell < width:
+                guide[row, cell] = j + 2
+        for k in range(1, width):
+            guide[row, k] = max(guide[row, k], guide[row, k - 1])
 
 
 @exact
@@ -87,6 +91,19 @@ def locate(row, u, cumulative, guide):
     while cumulative[row, j] <= u:
         j += 1
     return j
+
+
+@exact
+def scan(p, row, u):
+    """The same index without tables, in O(C)."""
+    total, last = 0.0, 0
+    for j in range(p.shape[1]):
+        total += p[row, j]
+        if u < total:
+            return j
+        if p[row, j] > 0.0:
+            last = j
+    return last
 
 
 @helper
@@ -117,22 +134,27 @@ def act(h, first, size, starts, states, r, sums, guide, actions, rewards):
 
 
 @helper
-def move(h, first, size, starts, P, sums, guide, rows, u, next_state, states):
-    """States after stage h; P, sums, guide [rows, ..]; rows, u, next_state [size] are work space.
+def move(h, first, size, starts, P, sums, guide, scanned, rows, u, next_state, states):
+    """States after stage h; P, sums, guide, scanned [rows, ..]; rows, u, next_state [size] are work space.
 
     One loop a dependent cache miss (guide, then sums), each without a branch that waits for it.
     """
     for i in range(size):
         u[i] = stream_uniform(starts[i], np.uint64(2 * h + 2))
     for i in range(size):
-        k = int(u[i] * guide.shape[1])
-        if guide[rows[i], k] == 0:
-            tabulate(P[rows[i] : rows[i] + 1], rows[i], sums, guide)
-        j = guide[rows[i], k] - 1
-        next_state[i] = j + (sums[rows[i], j] <= u[i])
+        row, k = rows[i], int(u[i] * guide.shape[1])
+        if guide[row, k] == 0:
+            if scanned[row] < SCANS:
+                scanned[row] += 1
+                next_state[i] = scan(P, row, u[i])
+                rows[i] = -1  # done
+                continue
+            tabulate(P[row : row + 1], row, sums, guide)
+        j = guide[row, k] - 1
+        next_state[i] = j + (sums[row, j] <= u[i])
     for i in range(size):
         j = next_state[i]
-        while sums[rows[i], j] <= u[i]:
+        while rows[i] >= 0 and sums[rows[i], j] <= u[i]:
             j += 1
         states[first + i, h + 1] = j
 
@@ -156,6 +178,7 @@ def roll_episodes(P, r, pi, mu0, key0, key1, cumulative, guide, states, actions,
     mu0_sums, mu0_guide = np.empty(mu0.shape), np.empty((1, guide_width(n_states)), np.int32)
     tabulate(pi_rows, 0, pi_sums, pi_guide)
     tabulate(mu0, 0, mu0_sums, mu0_guide)
+    scanned = np.zeros(P_rows.shape[0], np.uint8)
     starts, rows = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.int64)
     u, next_state = np.empty(BLOCK), np.empty(BLOCK, np.int64)
     for first in range(0, states.shape[0], BLOCK):
@@ -168,7 +191,7 @@ def roll_episodes(P, r, pi, mu0, key0, key1, cumulative, guide, states, actions,
             base = min(h, P_stages - 1) * n_states
             for i in range(size):
                 rows[i] = (base + states[first + i, h]) * n_actions + actions[first + i, h]
-            move(h, first, size, starts, P_rows, P_sums, P_guide, rows, u, next_state, states)
+            move(h, first, size, starts, P_rows, P_sums, P_guide, scanned, rows, u, next_state, states)
 
 
 @exact

@@ -112,13 +112,13 @@ elbo_identity = Claim(
         Twin(
             "reverse-kl",
             r"The same with the divergence reversed, $\mathrm{KL}(\pi^*\,\|\,\pi)$.",
-            "a gap of beta |KL(pi||pi*) - KL(pi*||pi)|: of order beta for generic policies, 1e12 tolerances",
+            r"a gap of $\beta\,|\mathrm{KL}(\pi\,\|\,\pi^*) - \mathrm{KL}(\pi^*\,\|\,\pi)|$, about $10^{12}$ tolerances",
             rule=Identity({"gap_reverse_kl": "tolerance"}),
         ),
         Twin(
             "log-z-without-beta",
             r"The same with $\log Z$ in place of $\beta \log Z$.",
-            "a gap of |1 - beta| |log Z|; no beta of the grid is 1",
+            r"a gap of $|1-\beta|\,|\log Z|$, about $10^{12}$ tolerances; no $\beta$ of the grid is 1",
             rule=Identity({"gap_without_beta": "tolerance"}),
         ),
     ),
@@ -235,17 +235,17 @@ posterior_optimum = Claim(
     twins=(
         Twin(
             "reward-times-beta", r"The maximiser is $\propto \pi_0 e^{\beta r}$.",
-            "a total variation of order |beta - 1/beta| range(r)/4; no beta of the grid is 1",
+            r"exponents $\beta r$ in place of $r/\beta$; no $\beta$ of the grid is 1: at least $10^2$ tolerances",
             rule=Identity({"p_times_beta": TOL_P}),
         ),
         Twin(
             "beta-dropped", r"The maximiser is $\propto \pi_0 e^{r}$.",
-            "a total variation of order |1 - 1/beta| range(r)/4; no beta of the grid is 1",
+            r"exponents $r$ in place of $r/\beta$; no $\beta$ of the grid is 1: at least $10^2$ tolerances",
             rule=Identity({"p_without_beta": TOL_P}),
         ),
         Twin(
             "uniform-prior", r"The maximiser is $\propto e^{r/\beta}$, whatever the prior.",
-            "a total variation of order TV(pi_0, uniform); no prior of the grid is uniform",
+            r"a factor $K \pi_0(x)$; no prior of the grid is uniform: at least $10^3$ tolerances",
             rule=Identity({"p_uniform_prior": TOL_P}),
         ),
     ),

@@ -93,7 +93,8 @@ def _panel(ax: Axes, claim: Claim, records: Records, axis: str, shared: Point, p
         has = [p for p in points if data.count(p) and name in data.data[p]]
         _curve(ax, series.curve(has, data, axis, name), labels.column_label(name), linestyle=":",
                color=style.OTHERS[i % len(style.OTHERS)], linewidth=1.5)
-    _reference(ax, rule, measured, points, data, axis, "bound", "", color=style.BOUND, gid="bound")
+    name = labels.column_label(rule.bound) if isinstance(rule.bound, str) else "bound"
+    _reference(ax, rule, measured, points, data, axis, name, "", color=style.BOUND, gid="bound")
     _measured(ax, measured)
 
 
@@ -233,11 +234,13 @@ def _legend(figure: Figure, entries: dict[str, Any]) -> None:
     """One legend above the panels: measured, bounds, unfinished, twins; the mean's entry names its interval."""
     if entries.pop("99% interval", None) is not None and "measured mean" in entries:
         entries = {("measured mean, 99% interval" if k == "measured mean" else k): v for k, v in entries.items()}
-    order = sorted(entries, key=_legend_rank)
+    order = sorted(entries, key=lambda text: _legend_rank(text, entries[text]))
     style.legend(figure, {k: _proxy(entries[k]) for k in order})
 
 
-def _legend_rank(text: str) -> int:
+def _legend_rank(text: str, handle: Any) -> int:
+    if isinstance(handle, Line2D) and handle.get_gid() == "bound":
+        return 1
     ranks = ("measured", "bound", "slope", "", "mean at", "unfinished", "twin")
     return next((i for i, start in enumerate(ranks) if start and text.startswith(start)), ranks.index(""))
 

@@ -119,7 +119,7 @@ def evaluate(mdp: MDP, pi: ArrayLike, *, pi_ref: ArrayLike | None = None, beta: 
     Returns:
         Value: V [H+1, S], Q [H, S, A], J, kl (0.0 without pi_ref).
     Exactness: to rounding, 1e-13 max|V|; kl to a relative 1e-14, also where the policies differ by 1e-8.
-    Cost: O(H S^2 A) time, one read of P, a second one where pi_ref is given.
+    Cost: O(H S^2 A) time, one read of P; a second one where beta = 0 and pi_ref does not cover pi.
     Raises:
         ValueError: naming the argument; beta > 0 without pi_ref, or with a policy that leaves pi_ref's support at any
             (h, s, a), reached or not.
@@ -130,19 +130,22 @@ def evaluate(mdp: MDP, pi: ArrayLike, *, pi_ref: ArrayLike | None = None, beta: 
     if pi_ref is None:
         if beta > 0.0:
             fail("evaluate", "pi_ref", f"be given where beta > 0 (beta = {beta:g})", None)
-        rows, kl = frozen(np.zeros((mdp.horizon, mdp.P.shape[1]))), 0.0
+        rows, worst = frozen(np.zeros((mdp.horizon, mdp.P.shape[1]))), 0.0
     else:
         ref = _policy("evaluate", "pi_ref", pi_ref, mdp)
         if beta > 0.0:
             _check_cover(policy, ref)
-        rows, kl = _kl(mdp, policy, ref)
-    V, Q = np.empty((mdp.horizon + 1, mdp.P.shape[1])), np.empty(policy.shape)
-    if not kernels.policy_values(mdp.P, mdp.r, policy, beta if beta < np.inf else 0.0, rows, V, Q):
+        rows, worst = _kl_rows(policy, ref)
+    V, Q, _ = _outputs(mdp)
+    K = np.empty(V.shape)
+    if not kernels.policy_values(mdp.P, mdp.r, policy, beta if beta < np.inf else 0.0, rows, V, Q, K):
         _overflow("evaluate")
     if beta == np.inf:
         kernels.ruin(mdp.P, policy, rows, V, Q)
     J = kernels.expectation(mdp.mu0, frozen(V)[0])
-    return Value(V, frozen(Q), float(J), kl)
+    # without cover somewhere, what counts is whether pi ever gets there
+    kl = kernels.expectation(mdp.mu0, frozen(K)[0]) if worst < np.inf else _expected_kl(mdp, policy, rows)
+    return Value(V, frozen(Q), float(J), float(kl))
 
 
 def occupancy(mdp: MDP, pi: ArrayLike) -> FloatArray:
@@ -181,7 +184,8 @@ def trajectory_kl(mdp: MDP, pi: ArrayLike, other: ArrayLike) -> float:
     """
     _check_mdp("trajectory_kl", mdp)
     policy = _policy("trajectory_kl", "pi", pi, mdp)
-    return _kl(mdp, policy, _policy("trajectory_kl", "other", other, mdp))[1]
+    rows, worst = _kl_rows(policy, _policy("trajectory_kl", "other", other, mdp))
+    return _expected_kl(mdp, policy, rows) if worst > 0.0 else 0.0
 
 
 def _check_mdp(function: str, mdp: Any) -> None:
@@ -224,13 +228,16 @@ def _occupancy(mdp: MDP, pi: FloatArray) -> FloatArray:
     return frozen(occ)
 
 
-def _kl(mdp: MDP, pi: FloatArray, other: FloatArray) -> tuple[FloatArray, float]:
-    """(KL of each row [H, S], trajectory KL) of guarded policies."""
-    rows = np.empty((mdp.H, mdp.S))
-    if kernels.kl_rows(pi, other, rows) == 0.0:
-        return frozen(rows), 0.0
-    occ = _occupancy(mdp, pi)
-    return frozen(rows), float(kernels.expectation(occ.reshape(-1), rows.reshape(-1)))
+def _kl_rows(pi: FloatArray, other: FloatArray) -> tuple[FloatArray, float]:
+    """(KL(pi[h, s] || other[h, s]) [H, S], the largest of them) for guarded policies."""
+    rows = np.empty(pi.shape[:2])
+    worst = kernels.kl_rows(pi, other, rows)
+    return frozen(rows), worst
+
+
+def _expected_kl(mdp: MDP, pi: FloatArray, rows: FloatArray) -> float:
+    """Trajectory KL from the KL of the rows [H, S], infinite ones included."""
+    return float(kernels.expectation(_occupancy(mdp, pi).reshape(-1), rows.reshape(-1)))
 
 
 def _check_cover(pi: FloatArray, ref: FloatArray) -> None:

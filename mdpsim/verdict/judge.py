@@ -34,7 +34,7 @@ from mdpsim.verdict.records import (
     TwinVerdict,
     Verdict,
 )
-from mdpsim.verdict.sample import Decision, Sample
+from mdpsim.verdict.sample import ANYTHING, Decision, Sample
 
 DECIDERS: dict[type, Callable[[Any, Sample], list[Decision]]] = {
     Identity: decide_identity,
@@ -44,6 +44,7 @@ DECIDERS: dict[type, Callable[[Any, Sample], list[Decision]]] = {
 }
 
 NO_POWER = 100.0  # a bound this many times what was measured would not notice most falsehoods
+NOTHING = PointVerdict(Point(), INCONCLUSIVE, math.nan, ANYTHING, math.nan, None, 0, 1.0)  # no trials at all
 _RANK = {REFUTED: 0, INCONCLUSIVE: 1, SUPPORTED: 2}
 
 
@@ -73,17 +74,14 @@ def judge(claim: Claim, records: Records) -> Verdict:
     _check(claim, records)
     own = _examine(claim, claim.rule, CLAIM_ARM, claim.grid[records.preset], claim.seeds[records.preset], records)
     twins = tuple(_judge_twin(claim, twin, records) for twin in claim.twins)
-    kept = [t.name for t in twins if t.status != REJECTED]
+    kept = any(t.status != REJECTED for t in twins)
     status = INCONCLUSIVE if kept else own.status
     notes = [*_status_notes(claim, own, status, twins), *own.notes]
-    worst = own.worst
-    shown = (worst.estimate, worst.interval, worst.bound, worst.slack, worst.n_trials) if worst else (
-        math.nan, (-math.inf, math.inf), math.nan, None, 0)
-    estimate, interval, bound, slack, n_trials = shown
+    shown = own.worst or NOTHING
     return Verdict(
         claim=claim.id, rev=claim.rev, origin=claim.origin, preset=records.preset, seed=records.seed, status=status,
-        estimate=estimate, interval=interval, bound=bound, slack=slack,
-        twin_status=NOT_REJECTED if kept else REJECTED, n_trials=n_trials, points=own.points,
+        estimate=shown.estimate, interval=shown.interval, bound=shown.bound, slack=shown.slack,
+        twin_status=NOT_REJECTED if kept else REJECTED, n_trials=shown.n_trials, points=own.points,
         seconds=records.seconds, versions=records.versions, twins=twins, p_value=own.p_value,
         notes=tuple(notes), rule=claim.rule.name,
     )
@@ -102,19 +100,15 @@ def _examine(
     claim: Claim, rule: Rule, arm: str, grid: Sequence[Point], trials: int, records: Records
 ) -> Finding:
     """Decide every point of one arm under one rule, and the arm as a whole."""
-    where = f"judge: {claim.id}, arm {arm!r}, rule {rule.name}:"
-    sample = Sample(where.rstrip(":"), tuple(grid), trials, records.arms.get(arm, {}))
+    where = f"judge: {claim.id}, arm {arm!r}, rule {rule.name}"
+    sample = Sample(where, tuple(grid), trials, records.arms.get(arm, {}))
     decisions = [_cap(d, trials) for d in DECIDERS[type(rule)](rule, sample)]
-    planned, present = len(grid) * trials, sum(sample.count(p) for p in grid)
     units = len({p.without(rule.axis) for p in grid}) if isinstance(rule, Rate) else len(grid)
     statuses = [d.verdict.status for d in decisions]
-    if REFUTED in statuses:
-        status = REFUTED
-    else:
-        complete = present == planned and len(decisions) == units
-        status = SUPPORTED if complete and set(statuses) == {SUPPORTED} else INCONCLUSIVE
+    status = REFUTED if REFUTED in statuses else SUPPORTED if statuses == [SUPPORTED] * units else INCONCLUSIVE
     worst = min(decisions, key=lambda d: (_RANK[d.verdict.status], -d.excess)).verdict if decisions else None
     p_value = min([1.0, *(units * d.verdict.p_value for d in decisions)])
+    planned, present = len(grid) * trials, sum(sample.count(p) for p in grid)
     notes = [f"{present} of {planned} trials present"] if present < planned else []
     notes += _worst_notes(rule, worst)
     return Finding(status, tuple(d.verdict for d in decisions), worst, p_value, tuple(notes))
