@@ -52,13 +52,13 @@ def citation(claim: Claim, verdict: Verdict) -> str:
     """The sentence to quote: what was found, with numbers, sample, origin and version; plain text."""
     noun, bound = _NOUNS[claim.rule.name], _BOUNDS[claim.rule.name]
     estimate = format_estimate(verdict.estimate, verdict.interval)
-    found = f"{noun} {estimate} against {bound} {format_number(verdict.bound)}, from {verdict.n_trials} trials"
+    found = f"{noun} {estimate} against {bound} {format_number(verdict.bound)}"
     if (n := len(verdict.points)) > 1:
         found = f"worst of {n} {'lines' if isinstance(claim.rule, Rate) else 'points'}: {found}"
     where = "; ".join(map(str, claim.cites))
     return (
         f"{where} [{claim.id}, rev {verdict.rev}]: {status_words(verdict)}. In simulation at level {LEVEL:g}, "
-        f"preset {verdict.preset}, seed {verdict.seed}: {found}; {_twin_sentence(verdict)}. "
+        f"preset {verdict.preset}, seed {verdict.seed}, {verdict.n_trials} trials: {found}; {_twin_sentence(verdict)}. "
         f"Origin: {ORIGINS[claim.origin]}. mdpsim {verdict.versions.get('mdpsim', 'of unknown version')}."
     ).replace("’", "'")
 

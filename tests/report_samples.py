@@ -15,7 +15,7 @@ DEMOS = Paper(
     "2310.17303", "Theorem 2",
 )
 OWN = Paper("own2026", "Doe, Jane", "Notes & <remarks>", "unpublished", 2026, where="Lemma 1")
-TRIALS = 40
+TRIALS = 60
 VERSIONS = {"mdpsim": "0.1.0", "numpy": "2.4.6", "platform": "x86_64 <test>"}
 
 

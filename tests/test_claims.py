@@ -61,7 +61,8 @@ P = (Point(n=1), Point(n=2), Point(n=4))
         ({"grid": {"smoke": ()}}, "must hold one or more Point"),
         ({"grid": {"smoke": (P[0], P[0])}}, "must have different points; got n=1 twice"),
         ({"seeds": {"smoke": 60}}, "seeds must have a number of trials for smoke, quick"),
-        ({"seeds": {"smoke": 0, "quick": 1}}, "must be an integer >= 1; got 0"),
+        ({"seeds": {"smoke": 49, "quick": 50}}, "seeds['smoke'] must be an integer >= 50; got 49"),
+        ({"rule": Inequality(), "seeds": {"smoke": 0, "quick": 1}}, "must be an integer >= 1; got 0"),
         ({"draws": ("m",)}, "draws must name axes of every point"),
         ({"rule": Rate(axis="m", slope=-1.0)}, "have its axis 'm' as a positive number"),
         ({"rule": Rate(axis="family", slope=-1.0)}, "have its axis 'family' as a positive number"),
@@ -97,12 +98,12 @@ def test_unknown_preset_gives_the_nearest() -> None:
 
 
 def test_plan_merges_a_statement_twin_and_separates_an_algorithm_twin() -> None:
-    other = Twin("other", "s", "d", measure=toy.measure, seeds={"smoke": 5, "quick": 5})
-    more = Twin("more", "s", "d", rule=Mean(), seeds={"smoke": 90, "quick": 10})
+    other = Twin("other", "s", "d", measure=toy.measure, seeds={"smoke": 55, "quick": 55})
+    more = Twin("more", "s", "d", rule=Mean(), seeds={"smoke": 90, "quick": 50})
     plan = replace(toy.coins, twins=(*toy.coins.twins, other, more)).plan("smoke")
     assert set(plan) == {"claim", "other"}
     assert set(plan["claim"].values()) == {90}
-    assert set(plan["other"].values()) == {5}
+    assert set(plan["other"].values()) == {55}
 
 
 def test_keys_depend_on_the_drawn_axes_seed_and_trial_only() -> None:

@@ -197,7 +197,7 @@ def test_the_sentence_names_numbers_sample_origin_and_versions():
     sentence = citation(claim, verdict)
     for part in (
         "Tiapkin et al. (2024), Theorem 2", claim.id, "rev 1", "supported", "slope -1.00 [-1.04, -0.93]",
-        "reference slope -1", "240 trials", "preset quick", "seed 7", "both falsified twins",
+        "reference slope -1", f"{verdict.n_trials} trials", "preset quick", "seed 7", "both falsified twins",
         "not checked against its text", "mdpsim 0.1.0", "level 0.01",
     ):
         assert part in sentence

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from mdpsim.claims.claim import product
-from mdpsim.claims.rules import MIN_RATE_TRIALS, Identity, Inequality, Mean, Rate
+from mdpsim.claims.rules import MIN_MEAN_TRIALS, MIN_RATE_TRIALS, Identity, Inequality, Mean, Rate
 from mdpsim.rng import generator
 from mdpsim.verdict.judge import judge
-from mdpsim.verdict.mean import MIN_MEAN_TRIALS
 from verdict_samples import LAWS, fewest, judge_values, line_values, make_claim, most, records_of, tally
 
 REPLICATIONS = 400

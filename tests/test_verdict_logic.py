@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from mdpsim.claims.claim import Twin, product
-from mdpsim.claims.rules import LEVEL, Identity, Inequality, Mean, Rate
+from mdpsim.claims.rules import LEVEL, MIN_MEAN_TRIALS, Identity, Inequality, Mean, Rate
 from mdpsim.rng import generator
 from mdpsim.verdict import judge as judge_module
 from mdpsim.verdict import stats
 from mdpsim.verdict.judge import judge
-from mdpsim.verdict.mean import MIN_MEAN_TRIALS
 from verdict_samples import DOOMED, ONE, judge_values, make_claim, no_measure, records_of
 
 N = MIN_MEAN_TRIALS
@@ -274,11 +273,11 @@ def test_exact_rates_are_points():
 
 def test_few_trials_decide_no_mean():
     few = generator(3).normal(0.1, 0.01, N - 1)
-    verdict = judge_values(make_claim(Mean(bound=1.0), trials=N - 1), few)
+    verdict = judge_values(make_claim(Mean(bound=1.0)), few)
     assert (verdict.status, verdict.interval) == ("inconclusive", (-INF, INF))
-    assert f"{N - 1} trials: a mean needs {N} (case=only)" in verdict.notes
+    assert any(f"{N - 1} trials: a mean needs {N}" in note for note in verdict.notes)
     # Two equal tosses of a fair coin are no point interval: half of all pairs are equal.
-    assert judge_values(make_claim(Mean(bound=0.6), trials=2), at(1.0, 2)).status == "inconclusive"
+    assert judge_values(make_claim(Mean(bound=0.6)), at(1.0, 2)).status == "inconclusive"
 
 
 def test_a_mean_carried_by_one_trial_is_supported_only_if_that_trial_is_inside():

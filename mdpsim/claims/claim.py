@@ -18,7 +18,7 @@ import numpy as np
 
 from mdpsim import rng as rng_
 from mdpsim.arrays import as_count, fail, unknown
-from mdpsim.claims.rules import MIN_RATE_TRIALS, Rate, Rule
+from mdpsim.claims.rules import MIN_MEAN_TRIALS, MIN_RATE_TRIALS, Mean, Rate, Rule
 
 PRESETS = ("smoke", "quick", "paper", "full")
 ORIGINS = ("paper", "as-transcribed", "derived", "folklore")
@@ -286,7 +286,6 @@ def _check_plan(
     if not set(seeds) >= set(grid):
         fail(where, "seeds", f"have a number of trials for {', '.join(grid)}", list(seeds))
     for preset, points in grid.items():
-        as_count(where, f"seeds[{preset!r}]", seeds[preset])
         if not points or not all(isinstance(p, Point) for p in points):
             fail(where, f"grid[{preset!r}]", "hold one or more Point", repr(points)[:80])
         if len(set(points)) < len(points):
@@ -295,12 +294,14 @@ def _check_plan(
         for name in draws or ():
             if any(name not in p for p in points):
                 fail(where, "draws", f"name axes of every point of grid[{preset!r}]", repr(name))
+        fewest = MIN_RATE_TRIALS if isinstance(rule, Rate) else MIN_MEAN_TRIALS if isinstance(rule, Mean) else 1
+        as_count(where, f"seeds[{preset!r}]", seeds[preset], low=fewest)
         if isinstance(rule, Rate):
-            _check_axis(where, preset, points, rule, seeds[preset])
+            _check_axis(where, preset, points, rule)
 
 
-def _check_axis(where: str, preset: str, points: Sequence[Point], rule: Rate, trials: int) -> None:
-    """A rate needs an axis of positive numbers, three or more on each line, and enough trials."""
+def _check_axis(where: str, preset: str, points: Sequence[Point], rule: Rate) -> None:
+    """A rate needs an axis of positive numbers, three or more on each line."""
     if any(isinstance(p.get(rule.axis), str | None) or p[rule.axis] <= 0 for p in points):
         fail(where, "rule", f"have its axis {rule.axis!r} as a positive number in every point of grid[{preset!r}]",
              f"axes {sorted({name for p in points for name in p})}")
@@ -309,7 +310,6 @@ def _check_axis(where: str, preset: str, points: Sequence[Point], rule: Rate, tr
         lines[p.without(rule.axis)] = lines.get(p.without(rule.axis), 0) + 1
     if min(lines.values()) < 3:
         fail(where, f"grid[{preset!r}]", f"have three or more values of {rule.axis!r} on every line", min(lines.values()))
-    as_count(where, f"seeds[{preset!r}]", trials, low=MIN_RATE_TRIALS)
 
 
 class per_seed:  # noqa: N801 - used as a decorator

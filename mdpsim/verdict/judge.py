@@ -57,6 +57,7 @@ class Finding:
     worst: PointVerdict | None
     p_value: float
     notes: tuple[str, ...]
+    n_trials: int
 
 
 def judge(claim: Claim, records: Records) -> Verdict:
@@ -76,18 +77,22 @@ def judge(claim: Claim, records: Records) -> Verdict:
     twins = tuple(_judge_twin(claim, twin, records) for twin in claim.twins)
     kept = any(t.status != REJECTED for t in twins)
     status = INCONCLUSIVE if kept else own.status
-    notes = [*_status_notes(claim, own, status, twins), *own.notes]
+    notes = [*_status_notes(claim, own, status, twins), *own.notes, *records.notes]
     shown = own.worst or NOTHING
     return Verdict(
         claim=claim.id, rev=claim.rev, origin=claim.origin, preset=records.preset, seed=records.seed, status=status,
         estimate=shown.estimate, interval=shown.interval, bound=shown.bound, slack=shown.slack,
-        twin_status=NOT_REJECTED if kept else REJECTED, n_trials=shown.n_trials, points=own.points,
+        twin_status=NOT_REJECTED if kept else REJECTED, n_trials=own.n_trials, points=own.points,
         seconds=records.seconds, versions=records.versions, twins=twins, p_value=own.p_value,
         notes=tuple(notes), rule=claim.rule.name,
     )
 
 
 def _check(claim: Claim, records: Records) -> None:
+    if not isinstance(claim, Claim):
+        fail("judge", "claim", "be a Claim", repr(claim))
+    if not isinstance(records, Records):
+        fail("judge", "records", "be Records (what run returns)", repr(records))
     if (records.claim, records.rev) != (claim.id, claim.rev):
         fail("judge", "records", f"be of {claim.id} revision {claim.rev}", f"{records.claim} revision {records.rev}")
     claim.check_preset(records.preset)
@@ -111,7 +116,7 @@ def _examine(
     planned, present = len(grid) * trials, sum(sample.count(p) for p in grid)
     notes = [f"{present} of {planned} trials present"] if present < planned else []
     notes += _worst_notes(rule, worst)
-    return Finding(status, tuple(d.verdict for d in decisions), worst, p_value, tuple(notes))
+    return Finding(status, tuple(d.verdict for d in decisions), worst, p_value, tuple(notes), present)
 
 
 def _cap(decision: Decision, trials: int) -> Decision:

@@ -13,12 +13,11 @@ import numpy as np
 
 from mdpsim.arrays import FloatArray
 from mdpsim.claims.claim import Point
-from mdpsim.claims.rules import LEVEL, Mean
+from mdpsim.claims.rules import LEVEL, MIN_MEAN_TRIALS, Mean
 from mdpsim.verdict import stats
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, SUPPORTED, PointVerdict
 from mdpsim.verdict.sample import ANYTHING, ROUNDING, Decision, Sample, ratios, undecided
 
-MIN_MEAN_TRIALS = 50  # fewer miss a value of weight 0.09 more than once in a hundred times: see stats
 MAX_SKEW = 0.6  # of sqrt(n), which one outlier reaches and k equal ones divide by sqrt(k): one or two carry the mean
 
 

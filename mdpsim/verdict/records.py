@@ -64,8 +64,9 @@ class TwinVerdict:
 class Verdict:
     """What one may say of a claim after these records.
 
-    ``estimate``, ``interval``, ``bound``, ``slack`` and ``n_trials`` are those of the worst point: the one closest to
-    refutation. ``p_value`` is that of the refutation, Bonferroni over points.
+    ``estimate``, ``interval``, ``bound`` and ``slack`` are those of the worst point: the one closest to refutation.
+    ``n_trials`` counts the trials behind the claim's own verdict, all points together (its twins' not counted);
+    ``p_value`` is that of the refutation, Bonferroni over points.
     """
 
     claim: str
