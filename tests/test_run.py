@@ -25,6 +25,9 @@ TOY_FILE = Path(__file__).parent / "toy.py"
 REAL = ("korbak2022/elbo-identity", "korbak2022/posterior-optimum", "tiapkin2023/reduction", "tiapkin2023/bc-sharp-mean")
 
 
+DISTURBED = (str(TOY_FILE), "tiapkin2023/reduction")  # 360 slow trials and 200 quick ones
+
+
 def command(store: Path, *targets: str, jobs: int = 2) -> list[str]:
     options = ["--preset", "smoke", "--jobs", str(jobs), "--store", str(store), "--json"]
     return [sys.executable, "-m", "mdpsim", "verify", *targets, *options]
@@ -68,21 +71,21 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[bytes, str]]:
     path = tmp_path_factory.mktemp("whole") / "s.db"
-    subprocess.run(command(path, str(TOY_FILE)), check=True, capture_output=True)
+    subprocess.run(command(path, *DISTURBED), check=True, capture_output=True)
     return rows(path)
 
 
-@pytest.mark.parametrize("k", sorted(random.Random(20261123).sample(range(1, 360), 5)))
+@pytest.mark.parametrize("k", sorted(random.Random(20261123).sample(range(1, 560), 5)))
 def test_killed_at_k_and_started_again(tmp_path: Path, undisturbed: list[tuple[bytes, str]], k: int) -> None:
-    """kill -9 when the store holds k of its 360 records: none of them is lost, and the second run ends as one run would."""
+    """kill -9 when the store holds k of its 560 records: none of them is lost, and the second run ends as one run would."""
     path, script = tmp_path / "s.db", tmp_path / "killer.py"
     script.write_text(KILLER)
-    killed = subprocess.run([sys.executable, str(script), str(path), str(k), str(TOY_FILE)], capture_output=True, check=False)
+    killed = subprocess.run([sys.executable, str(script), str(path), str(k), *DISTURBED], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     held = rows(path)
-    assert k <= len(held) <= 360
+    assert k <= len(held) <= len(undisturbed) == 560
     assert set(held) <= set(undisturbed)
-    subprocess.run(command(path, str(TOY_FILE)), check=True, capture_output=True)
+    subprocess.run(command(path, *DISTURBED), check=True, capture_output=True)
     assert rows(path) == undisturbed
 
 
