@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 import time
 import warnings
@@ -68,6 +69,9 @@ def _errors() -> Iterator[None]:
             yield
         except (ValueError, MeasureError) as error:
             _err().print(Text(f"mdpsim: {error}", style="red"))
+            raise typer.Exit(2) from None
+        except sqlite3.Error as error:
+            _err().print(Text(f"mdpsim: the store cannot be used: {error}; name another with --store", style="red"))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             _err().print("interrupted: everything finished is in the store; the same command goes on from here")

@@ -29,6 +29,8 @@ from mdpsim.versions import versions
 
 APPLICATION_ID = 0x6D647073  # "mdps", in the file's header
 SCHEMA = 1
+TIMEOUT = 60.0  # seconds to wait for another process that writes
+CHECK_BYTES = 2**30  # a larger file is not read through at every start (about 4 s a GB)
 DEFAULT_PATH = Path(".mdpsim") / "results.db"
 
 _TABLES = """
@@ -101,12 +103,13 @@ class Store:
 
     def _open(self, synchronous: str) -> sqlite3.Connection:
         """Connect, check, and make the tables of a new file."""
-        db = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
+        db = sqlite3.connect(self.path, timeout=TIMEOUT, isolation_level=None)
         try:
             self._check_owner(db)
-            if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            small = self.path == ":memory:" or os.path.getsize(self.path) <= CHECK_BYTES
+            if small and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("database disk image is malformed")
-            db.execute("PRAGMA journal_mode=WAL")
+            _use_wal(db)
             db.execute(f"PRAGMA synchronous={synchronous}")
             with _transaction(db):
                 if db.execute("PRAGMA user_version").fetchone()[0] == 0:
@@ -121,9 +124,11 @@ class Store:
 
     def _check_owner(self, db: sqlite3.Connection) -> None:
         """Refuse the database of another program, or of a newer schema."""
+        db.execute("BEGIN")  # one snapshot: another process may be making the tables right now
         owner = db.execute("PRAGMA application_id").fetchone()[0]
         schema = db.execute("PRAGMA user_version").fetchone()[0]
         empty = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+        db.execute("COMMIT")
         if not empty and owner != APPLICATION_ID:
             fail("Store", "path", "be a store of mdpsim", f"{self.path!r}, another program's database")
         if schema > SCHEMA:
@@ -316,6 +321,22 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; the switch does not wait for other connections by itself."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+            continue
+        if mode not in ("wal", "memory"):
+            raise sqlite3.OperationalError(f"the file system offers no write-ahead log, only {mode!r}")
+        return
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

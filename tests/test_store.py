@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,6 +82,26 @@ def test_two_writers(tmp_path: Path) -> None:
             for store in (one, two):
                 store.add(toy.coins, "claim", POINT, 0, [i], {"value": np.array([float(i)])}, 0.1)
         assert len(one.rows()) == len(two.rows()) == 10
+
+
+WRITER = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np, toy
+from mdpsim import Store
+with Store(sys.argv[1]) as store:
+    for i in range(5):
+        store.add(toy.coins, "claim", toy.GRID["quick"][0], 0, [i], {{"value": np.array([1.0])}}, 0.1)
+    print(len(store.rows()))
+"""
+
+
+def test_processes_that_open_a_new_store_at_once(tmp_path: Path) -> None:
+    code = WRITER.format(tests=str(Path(__file__).parent))
+    start = [sys.executable, "-c", code, str(tmp_path / "s.db")]
+    processes = [subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    ended = [(*p.communicate(timeout=120), p.returncode) for p in processes]
+    assert [(out.strip(), status) for out, _, status in ended] == [("5", 0)] * 4, ended
 
 
 @pytest.mark.parametrize("damage", ["garbage", "header", "page"])

@@ -324,6 +324,9 @@ class per_seed:  # noqa: N801 - used as a decorator
 
     def __call__(self, point: Point, keys: Sequence[int]) -> dict[str, np.ndarray]:
         trials = [self.function(point, rng_.generator(k)) for k in keys]
+        for trial in trials:
+            if trial.keys() != trials[0].keys():
+                fail(self.function.__name__, "columns", f"be {', '.join(trials[0])} in every trial", ", ".join(trial))
         return {name: np.array([t[name] for t in trials], dtype=np.float64) for name in trials[0]} if trials else {}
 
     def __reduce__(self) -> str:

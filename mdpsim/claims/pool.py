@@ -106,6 +106,7 @@ class Pool:
         self.executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
+        self.executor.shutdown(wait=True)  # joins what was terminated, so that no semaphore is left behind
 
     def __enter__(self) -> Pool:
         return self
@@ -139,7 +140,8 @@ def _start_worker(modules: Sequence[tuple[str, str]]) -> None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import numba
 
-    numba.set_num_threads(1)
+    if numba.config.NUMBA_NUM_THREADS != 1:  # pyright: ignore[reportAttributeAccessIssue]
+        numba.set_num_threads(1)  # a fork server started by somebody else; this starts threads, and leaves a semaphore
     one_thread()
     for name, path in modules:
         load_module(name, path)

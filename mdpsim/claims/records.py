@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mdpsim.arrays import fail
 from mdpsim.claims.claim import Claim, Point
 
 Columns = Mapping[str, np.ndarray]  # column -> array [n] or [n, L], trial i in row i
@@ -93,4 +94,8 @@ def stack(rows: Mapping[int, Mapping[str, np.ndarray | float | Iterable[float]]]
     k = next((i for i in range(n) if i not in rows), n)
     if k == 0:
         return {}
+    for i in range(k):
+        if rows[i].keys() != rows[0].keys():
+            fail("records", f"trial {i}", f"hold the columns {', '.join(rows[0])} of trial 0 (was rev not raised?)",
+                 ", ".join(rows[i]))
     return {name: np.array([rows[i][name] for i in range(k)], dtype=np.float64) for name in rows[0]}

@@ -124,6 +124,7 @@ def _drain(work: Sequence[Chunk], seed: int, engine: InProcess | Pool, sink: Sin
     chunks = _split(work, sizes)
     pending: dict[Future[tuple[Columns, float]], Chunk] = {}
     again: list[Chunk] = []
+    names: dict[tuple[str, str], set[str]] = {}
     broken = 0
     while True:
         while len(pending) < engine.window and (chunk := again.pop() if again else next(chunks, None)) is not None:
@@ -144,13 +145,19 @@ def _drain(work: Sequence[Chunk], seed: int, engine: InProcess | Pool, sink: Sin
                 again.append(chunk)
                 lost = True
                 continue
+            first = names.setdefault((chunk.claim.id, chunk.arm), set(columns))
+            if set(columns) != first:
+                raise MeasureError(f"{_label(chunk)}: columns must be {sorted(first)} in every trial; got {sorted(columns)}")
             sink.add(chunk.claim, chunk.arm, chunk.point, seed, chunk.trials, columns, seconds)
             _resize(sizes, chunk, seconds)
             progress(chunk, seconds)
         if lost:
             broken += 1
             if broken > MAX_BROKEN:
-                raise MeasureError(f"run: worker processes died {broken} times, last on {again[-1].claim.id}")
+                raise MeasureError(
+                    f"run: worker processes died {broken} times, last on {again[-1].claim.id} (does its measure end the "
+                    "process? A script that asks for jobs > 1 needs 'if __name__ == \"__main__\":')"
+                )
             again.extend(pending.values())
             pending.clear()
             engine.rebuild()
@@ -175,8 +182,11 @@ def _resize(sizes: dict[tuple[str, str, Point], int], chunk: Chunk, seconds: flo
 
 def _submit(executor: Executor, chunk: Chunk, seed: int) -> Future[tuple[Columns, float]]:
     keys = [chunk.claim.trial_key(chunk.point, seed, i) for i in chunk.trials]
-    label = f"{chunk.claim.id}, arm {chunk.arm}, at ({chunk.point}), trials {chunk.trials[0]}..{chunk.trials[-1]}"
-    return executor.submit(measure_chunk, chunk.claim.measure_of(chunk.arm), chunk.point, keys, label)
+    return executor.submit(measure_chunk, chunk.claim.measure_of(chunk.arm), chunk.point, keys, _label(chunk))
+
+
+def _label(chunk: Chunk) -> str:
+    return f"{chunk.claim.id}, arm {chunk.arm}, at ({chunk.point}), trials {chunk.trials[0]}..{chunk.trials[-1]}"
 
 
 def measure_chunk(measure: Measure, point: Point, keys: Sequence[int], label: str) -> tuple[Columns, float]:
@@ -188,7 +198,7 @@ def measure_chunk(measure: Measure, point: Point, keys: Sequence[int], label: st
     start = time.perf_counter()
     try:
         columns = measure(point, keys)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise MeasureError(f"{label}: {type(error).__name__}: {error}") from error
     checked = {}
     for name, values in dict(columns).items():
