@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, tried: its example, dropped into the papers as one file, is discovered, run, judged and conformance-tested."""
+"""CONTRIBUTING.md, tried: its example, dropped in as one file, is discovered, run, judged and conformance-tested."""
 
 from __future__ import annotations
 

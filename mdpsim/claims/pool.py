@@ -140,7 +140,7 @@ def _start_worker(modules: Sequence[tuple[str, str]]) -> None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     import numba
 
-    if numba.config.NUMBA_NUM_THREADS != 1:  # pyright: ignore[reportAttributeAccessIssue]
+    if numba.config.NUMBA_NUM_THREADS != 1:  # pyright: ignore[reportPrivateImportUsage]
         numba.set_num_threads(1)  # a fork server started by somebody else; this starts threads, and leaves a semaphore
     one_thread()
     for name, path in modules:
