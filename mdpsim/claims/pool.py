@@ -138,10 +138,10 @@ def _start_worker(modules: Sequence[tuple[str, str]]) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    import numba
+    if os.environ.get("NUMBA_NUM_THREADS") != "1":  # a fork server started by somebody else
+        import numba
 
-    if numba.config.NUMBA_NUM_THREADS != 1:  # pyright: ignore[reportPrivateImportUsage]
-        numba.set_num_threads(1)  # a fork server started by somebody else; this starts threads, and leaves a semaphore
+        numba.set_num_threads(1)  # this starts numba's threads, and leaves a semaphore behind
     one_thread()
     for name, path in modules:
         load_module(name, path)
