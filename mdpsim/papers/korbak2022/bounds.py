@@ -10,8 +10,9 @@ hence log q_tau(not M) = log C - Delta tau + log(1 + rho) - log(1 + u (1 + rho))
 
     |log q_tau(not M) - (log C - Delta tau)| <= rho + u (1 + rho)      for every tau,                           (2)
 
-which is the o(1) of "q_tau(not M) = C e^{-Delta tau} (1 + o(1))" in closed form. tau = 1/beta is the posterior at
-temperature beta, tau = eta k the k-th step of natural policy gradient.
+which is the o(1) of "q_tau(not M) = C e^{-Delta tau} (1 + o(1))" in closed form. It is attained up to a factor 1 + O(u + rho)
+where one of u and rho is far below the other: a gap that equals its tolerance to six digits is what (2) predicts. Here
+tau = 1/beta is the posterior at temperature beta, tau = eta k the k-th step of natural policy gradient.
 """
 
 from __future__ import annotations

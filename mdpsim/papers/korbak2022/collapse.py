@@ -152,6 +152,12 @@ def _rule(*names: str) -> Identity:
 
 _FAMILIES = ("six-arms", *LEVELLED)
 
+
+def _among(*families: str) -> dict[str, tuple[Point, ...]]:
+    """Points of the claim's own grids where a twin is false."""
+    return {preset: product(family=families, eta=(2.0,)) for preset in PRESETS}
+
+
 collapse_natural_pg = Claim(
     id="korbak2022/collapse-natural-pg",
     statement=(
@@ -180,18 +186,20 @@ collapse_natural_pg = Claim(
             "vanilla-gradient", r"The same for the steps $\eta\,\nabla J$, without $F^+$.",
             r"$1 - \pi_k(M)$ decays as $1/k$: at the end of the path it is above $10^{-3}$, not $10^{-8}$",
             measure=measure_vanilla_pg,
-            grid={preset: product(family=_FAMILIES, eta=(2.0,)) for preset in PRESETS},
+            grid=_among(*_FAMILIES),
             rule=_rule("policy", "rate"),
         ),
         Twin(
             "ties-share-equally", r"Best responses end up with equal probabilities.",
             r"$|\log \pi_0(x)/\pi_0(y)|$, $\log 3$ in the six-arm instance: $10^{10}$ tolerances",
             rule=_rule("ties_equal"),
+            grid=_among("six-arms", "ties"),
         ),
         Twin(
             "entropy-decreases-for-any-prior", r"The entropy decreases at every step, whatever $\pi_0$.",
             r"where the best responses have prior mass $10^{-3}$, a rise of 0.01 or more in a step: $10^{10}$ tolerances",
             rule=_rule("entropy_any_prior"),
+            grid=_among("six-arms", "rare"),
         ),
     ),
     seeds={"smoke": 12, "quick": 20, "paper": 200, "full": 2000},

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
+from mdpsim.claims.claim import PRESETS, Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Identity
 from mdpsim.mdp.families import bandit
 from mdpsim.papers.korbak2022.bounds import EPS, LEVELLED, PAPER, Levels, levelled_instance
@@ -62,6 +62,12 @@ def _rounding(levels: Levels, tau: float) -> float:
 _BETAS = (0.2, 0.1, 0.05, 0.03, 0.02, 0.01)  # those of the theory's table of local slopes
 _FAMILIES = ("five-arms", *LEVELLED)
 
+
+def _cold(*families: str) -> dict[str, tuple[Point, ...]]:
+    """Points of the claim's own grids where a twin can be told from the truth."""
+    return {preset: product(family=families, beta=(0.01,)) for preset in PRESETS}
+
+
 zero_temperature = Claim(
     id="korbak2022/zero-temperature",
     statement=(
@@ -85,16 +91,19 @@ zero_temperature = Claim(
             "third-level-gap", r"The slope tends to $-\Delta_3$, the gap to the third level.",
             r"$\Delta_3 - \Delta$, at least 0.1, against a tolerance below $10^{-3}$ at $\beta = 0.01$",
             rule=Identity({"slope_third_level": "slope_tolerance"}),
+            grid=_cold(*_FAMILIES),
         ),
         Twin(
             "without-the-prior", r"$\log(1 - \pi^*_\beta(M)) = -\Delta/\beta + o(1)$: the prior is forgotten.",
             r"$|\log C|$, 0.41 in the five-arm instance, against a tolerance below $10^{-2}$ at $\beta = 0.01$",
             rule=Identity({"value_without_ratio": "value_tolerance"}),
+            grid=_cold("five-arms", "unique", "ties", "rare"),
         ),
         Twin(
             "linear-in-beta", r"$\log(1 - \pi^*_\beta(M)) = \log C - \Delta\,\beta + o(1)$.",
             r"$\Delta(1/\beta - \beta)$: 10 or more at $\beta = 0.01$",
             rule=Identity({"value_in_beta": "value_tolerance"}),
+            grid=_cold(*_FAMILIES),
         ),
     ),
     seeds={"smoke": 40, "quick": 200, "paper": 2000, "full": 20000},

@@ -87,6 +87,18 @@ def measure_reduction(point: Point, rng: np.random.Generator) -> Mapping[str, fl
     }
 
 
+_AXES = {  # beta, N
+    "smoke": ((0.1,), (10,)),
+    "quick": ((0.02, 0.1, 0.5), (5, 50)),
+    "paper": ((0.005, 0.02, 0.1, 0.5, 2.0), (2, 5, 50, 500)),
+    "full": ((0.005, 0.02, 0.1, 0.5, 2.0), (2, 5, 50, 500, 5000)),
+}
+
+
+def _grid(*among: str) -> dict[str, tuple[Point, ...]]:
+    return {preset: product(family=among, beta=betas, n_demos=demos) for preset, (betas, demos) in _AXES.items()}
+
+
 reduction = Claim(
     id="tiapkin2023/reduction",
     statement=(
@@ -96,12 +108,7 @@ reduction = Claim(
     ),
     origin="derived",
     cites=(PAPER.at("Theorem 3"),),
-    grid={
-        "smoke": product(family=_FAMILIES, beta=(0.1,), n_demos=(10,)),
-        "quick": product(family=_FAMILIES, beta=(0.02, 0.1, 0.5), n_demos=(5, 50)),
-        "paper": product(family=_FAMILIES, beta=(0.005, 0.02, 0.1, 0.5, 2.0), n_demos=(2, 5, 50, 500)),
-        "full": product(family=_FAMILIES, beta=(0.005, 0.02, 0.1, 0.5, 2.0), n_demos=(2, 5, 50, 500, 5000)),
-    },
+    grid=_grid(*_FAMILIES),
     measure=measure_reduction,
     rule=Inequality(tol="rounding"),
     twins=(
@@ -143,7 +150,8 @@ def measure_identity(point: Point, rng: np.random.Generator) -> Mapping[str, flo
 
 
 def _twin(name: str, column: str, statement: str, distance: str) -> Twin:
-    return Twin(name, statement, distance, rule=Identity({column: "tolerance"}))
+    """Judged on random instances: in the two-arm bandit of an optimal expert every term is nearly nothing."""
+    return Twin(name, statement, distance, rule=Identity({column: "tolerance"}), grid=_grid(*FAMILIES))
 
 
 _KL = r"\mathrm{KL}_{\mathrm{traj}}"
@@ -158,28 +166,23 @@ reduction_identity = Claim(
     ),
     origin="derived",
     cites=(PAPER.at("Theorem 3, as an identity"),),
-    grid={
-        "smoke": product(family=_FAMILIES, beta=(0.1,), n_demos=(10,)),
-        "quick": product(family=_FAMILIES, beta=(0.02, 0.1, 0.5), n_demos=(5, 50)),
-        "paper": product(family=_FAMILIES, beta=(0.005, 0.02, 0.1, 0.5, 2.0), n_demos=(2, 5, 50, 500)),
-        "full": product(family=_FAMILIES, beta=(0.005, 0.02, 0.1, 0.5, 2.0), n_demos=(2, 5, 50, 500, 5000)),
-    },
+    grid=_grid(*_FAMILIES),
     measure=measure_identity,
     rule=Identity({"reduction": "tolerance", "optimality": "tolerance"}),
     twins=(
         _twin(
-            "without-the-policys-kl", "without_policy_kl",
+            "without-policy-kl", "without_policy_kl",
             rf"The same without ${_KL}(\pi_{{\mathrm{{RL}}}}\|\pi_{{\mathrm{{BC}}}})$.",
-            r"$\beta$ times a divergence: $10^{-3}$ to $1$, at least $10^9$ tolerances",
+            r"$\beta$ times a divergence: up to $1$, in the worst instance more than $10^{11}$ tolerances",
         ),
         _twin(
-            "without-the-experts-kl", "without_expert_kl", rf"The same without ${_KL}(\pi_E\|\pi^*_\beta)$.",
-            r"$\beta$ times a divergence: $10^{-3}$ to $1$, at least $10^9$ tolerances",
+            "without-expert-kl", "without_expert_kl", rf"The same without ${_KL}(\pi_E\|\pi^*_\beta)$.",
+            r"$\beta$ times a divergence: up to $1$, in the worst instance more than $10^{11}$ tolerances",
         ),
         _twin(
             "reverse-kl", "reverse_kl",
             rf"$\varepsilon_{{\mathrm{{RL}}}} = \beta\,{_KL}(\pi^*_\beta\|\pi_{{\mathrm{{RL}}}})$: the divergence reversed.",
-            r"$\beta$ times the difference of the two divergences: up to $1$, that is $10^{12}$ tolerances",
+            r"$\beta$ times the difference of the divergences: up to $1$, in the worst instance more than $10^{11}$ tolerances",
         ),
     ),
     seeds={"smoke": 50, "quick": 200, "paper": 2000, "full": 20000},
