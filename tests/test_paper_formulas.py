@@ -50,6 +50,7 @@ def test_the_remainder_bounds_and_levels_are_what_they_say(family: str) -> None:
             odds = levels.prior * np.exp(tau * (levels.rewards - 1.0))
             miss = np.log(odds[~levels.best].sum() / odds.sum())
             assert abs(miss - levels.log_miss(tau)) <= levels.remainder(tau)
+            assert levels.log_miss(tau) + levels.correction(tau) == pytest.approx(miss, abs=1e-13)
             assert log_miss(levels, tau) == pytest.approx(miss, abs=1e-13)
 
 
@@ -73,7 +74,7 @@ def test_the_token_tree_enumerates_responses() -> None:
     for i, tokens in enumerate(itertools.product(range(V), repeat=L)):
         path = np.zeros((L, mdp.S, V))
         path[np.arange(L), :, list(tokens)] = 1.0
-        assert evaluate(mdp, path).J == rewards[i]
+        assert rewards[i] == evaluate(mdp, path).J
         assert -trajectory_kl(mdp, path, prior) == pytest.approx(log_p[i], abs=1e-13)
     assert np.exp(log_p).sum() == pytest.approx(1.0, abs=1e-14)
 

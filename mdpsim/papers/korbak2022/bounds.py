@@ -90,12 +90,21 @@ class Levels(NamedTuple):
         """log C - Delta tau: the leading term of log q_tau(not M)."""
         return self.log_ratio - self.gap * tau
 
+    def correction(self, tau: float) -> float:
+        """log q_tau(not M) - (log C - Delta tau), exactly: log(1 + rho) - log(1 + u (1 + rho))."""
+        rho = self._below(tau)
+        return float(np.log1p(rho) - np.log1p(np.exp(self.log_miss(tau)) * (1.0 + rho)))
+
     def remainder(self, tau: float) -> float:
         """The right side of (2)."""
+        rho = self._below(tau)
+        return rho + float(np.exp(self.log_miss(tau))) * (1.0 + rho)
+
+    def _below(self, tau: float) -> float:
+        """rho: odds of the lower levels against the second."""
         below = ~(self.best | self.second)
         distance = self.rewards[self.second].max() - self.rewards[below]
-        rho = float((self.prior[below] * np.exp(-tau * distance)).sum() / self.prior[self.second].sum())
-        return rho + float(np.exp(self.log_miss(tau))) * (1.0 + rho)
+        return float((self.prior[below] * np.exp(-tau * distance)).sum() / self.prior[self.second].sum())
 
 
 def levelled_instance(family: str, rng: np.random.Generator) -> Levels:

@@ -66,10 +66,11 @@ def vanilla_step(pi: Vector, rewards: Vector) -> Vector:
 def measure_natural_pg(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     """Along the iterates of natural policy gradient, the gaps of four statements, each at the step where it is worst.
 
-    ``policy``: max_x |pi_k(x) - q_tau(x)|, q_tau from the exact solver. ``rate``: |log(1 - pi_k(M)) - (log C - Delta tau)|,
-    within the explicit o(1). ``ties``: how far log pi_k(x) / pi_k(y) is from its start, over best responses x and y.
-    ``entropy``: the largest rise in a step, for a uniform prior (0 else). The twins' columns halve Delta, let best responses
-    share equally, and take the rise of the entropy for every prior. Each has its tolerance: rounding, as derived above.
+    ``policy``: max_x |pi_k(x) - q_tau(x)|, q_tau from the exact solver. ``rate``: how far log(1 - pi_k(M)) is from
+    log C - Delta tau plus the logarithm of the explicit 1 + o(1). ``ties``: how far log pi_k(x) / pi_k(y) is from its start,
+    over best responses x and y. ``entropy``: the largest rise in a step, for a uniform prior (0 else). The twins' columns halve
+    Delta (and allow the whole o(1)), let best responses share equally, and take the rise of the entropy for every prior. Each
+    has its tolerance: rounding, as derived above.
     """
     return _follow(point, rng, natural_step)
 
@@ -121,9 +122,9 @@ class _Path:
         off, miss = closed * drift, closed[~best].sum()
         self._note("policy", float(np.abs(self.pi - closed).max()), float(off.max()) + cut)
         log_miss = float(np.log(self.pi[~best].sum()))
-        rate_off = levels.remainder(tau) + float(off[~best].sum() / miss + off[best].sum()) + cut
-        self._note("rate", abs(log_miss - levels.log_miss(tau)), rate_off)
-        self._note("rate_halved", abs(log_miss - levels.log_ratio + 0.5 * levels.gap * tau), rate_off)
+        miss_off = float(off[~best].sum() / miss + off[best].sum()) + cut
+        self._note("rate", abs(log_miss - levels.log_miss(tau) - levels.correction(tau)), miss_off)
+        self._note("rate_halved", abs(log_miss - levels.log_ratio + 0.5 * levels.gap * tau), miss_off + levels.remainder(tau))
         log_pi = np.log(self.pi[best])
         ties_off = 2.0 * float(drift[best].max())
         self._note("ties", float(np.ptp(log_pi - np.log(levels.prior[best]))), ties_off)
@@ -162,9 +163,10 @@ collapse_natural_pg = Claim(
     id="korbak2022/collapse-natural-pg",
     statement=(
         r"Without the KL term natural policy gradient collapses: its $k$-th iterate is exactly $\pi_k \propto "
-        r"\pi_0\,e^{\eta k r}$. So $1 - \pi_k(M) = C e^{-\Delta \eta k}(1 + o(1))$, $M$ the best responses, $\Delta$ the gap "
-        r"to the second-best level, $C = \pi_0(\text{second-best level})/\pi_0(M)$; best responses keep the proportions of "
-        r"$\pi_0$; and the entropy decreases at every step if $\pi_0$ is uniform."
+        r"\pi_0\,e^{\eta k r}$. So $1 - \pi_k(M) = u\,\frac{1+\rho}{1+u(1+\rho)}$, $u = C e^{-\Delta \eta k}$, $\rho = "
+        r"O(e^{-(\Delta_3-\Delta)\eta k})$: $M$ are the best responses, $\Delta$ and $\Delta_3$ the gaps to the next two "
+        r"levels, $C = \pi_0(\text{second-best level})/\pi_0(M)$. Best responses keep the proportions of $\pi_0$; the "
+        r"entropy decreases at every step if $\pi_0$ is uniform."
     ),
     origin="derived",
     cites=(PAPER.at("Section 3, distribution collapse"),),
@@ -197,9 +199,9 @@ collapse_natural_pg = Claim(
         ),
         Twin(
             "entropy-decreases-for-any-prior", r"The entropy decreases at every step, whatever $\pi_0$.",
-            r"where the best responses have prior mass $10^{-3}$, a rise of 0.01 or more in a step: $10^{10}$ tolerances",
+            r"where the best responses have prior mass $10^{-3}$, a rise of up to 0.1 in a step: $10^{10}$ tolerances",
             rule=_rule("entropy_any_prior"),
-            grid=_among("six-arms", "rare"),
+            grid=_among("rare"),
         ),
     ),
     seeds={"smoke": 12, "quick": 20, "paper": 200, "full": 2000},

@@ -190,7 +190,7 @@ bc_value_gap_deterministic = Claim(
         ),
         _ROOT_N,
     ),
-    seeds={"smoke": 50, "quick": 200, "paper": 2000, "full": 20000},
+    seeds={"smoke": 50, "quick": 120, "paper": 1500, "full": 15000},
     draws=("family", "expert"),
     tags=("cloning", "random-instances"),
 )
