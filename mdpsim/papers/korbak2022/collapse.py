@@ -169,7 +169,7 @@ collapse_natural_pg = Claim(
         r"entropy decreases at every step if $\pi_0$ is uniform."
     ),
     origin="derived",
-    cites=(PAPER.at("Section 3, distribution collapse"),),
+    cites=(PAPER.at("distribution collapse under standard RL"),),
     grid={
         "smoke": product(family=_FAMILIES, eta=(2.0,)),
         "quick": product(family=_FAMILIES, eta=(0.5, 2.0)),

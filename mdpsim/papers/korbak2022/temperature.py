@@ -77,7 +77,7 @@ zero_temperature = Claim(
         r"$\rho + u(1+\rho)$, $u = C e^{-\Delta/\beta}$, $\rho = O(e^{-(\Delta_3-\Delta)/\beta})$."
     ),
     origin="derived",
-    cites=(PAPER.at("Section 3, the limit of no regularisation"),),
+    cites=(PAPER.at("the posterior, in the limit of no regularisation"),),
     grid={
         "smoke": product(family=_FAMILIES, beta=(0.2, 0.05, 0.01)),
         "quick": product(family=_FAMILIES, beta=_BETAS),

@@ -142,7 +142,7 @@ token_level_posterior = Claim(
         r"$\pi_0(x)\,e^{r(x)/\beta}/Z$, and $V(\mathrm{root}) = \beta \log Z$."
     ),
     origin="derived",
-    cites=(PAPER.at("Section 2, autoregressive policies"),),
+    cites=(PAPER.at("language models as autoregressive policies"),),
     grid={
         "smoke": product(family=_FAMILIES, vocabulary=(3,), length=(5,), beta=(0.1, 0.4)),
         "quick": product(family=_FAMILIES, vocabulary=(3,), length=(3, 5), beta=(0.1, 0.4, 2.0)),

@@ -81,7 +81,7 @@ bc_value_gap = Claim(
     id="tiapkin2023/bc-value-gap",
     statement=rf"For any expert and rewards in $[0,1]$: $|V_E - V_{{\mathrm{{BC}}}}| \le H \sqrt{{{_KL}/2}}$.",
     origin="derived",
-    cites=(PAPER.at("Section 3, behaviour cloning"),),
+    cites=(PAPER.at("behaviour cloning"),),
     grid={
         "smoke": product(family=_ANY, n_demos=(10, 10_000)),
         "quick": product(family=_ANY, n_demos=(10, 100, 1000, 10_000, 1_000_000)),
@@ -177,7 +177,7 @@ bc_value_gap_deterministic = Claim(
         rf"H\,{_KL}$: the value lost is of the order of the divergence, not of its root."
     ),
     origin="derived",
-    cites=(PAPER.at("Section 3, behaviour cloning"),),
+    cites=(PAPER.at("behaviour cloning"),),
     grid={preset: _grid(n_demos) for preset, n_demos in _DEMOS.items()},
     measure=measure_deterministic,
     rule=Inequality(bound="divergence_bound", tol="rounding"),
@@ -203,7 +203,7 @@ bc_value_gap_rate = Claim(
         r"$V, Q$ are those of the expert on the states it visits and of the uniform policy elsewhere."
     ),
     origin="derived",
-    cites=(PAPER.at("Section 3, behaviour cloning"),),
+    cites=(PAPER.at("behaviour cloning"),),
     grid=_RATE_GRID,
     measure=measure_deterministic,
     rule=Rate(axis="n_demos", bound="first_order", margin=0.1),
