@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mdpsim import Claim, Mean, Rate, all_claims, get_claim, judge, load_claims, papers, run
-from mdpsim.claims.claim import CLAIM_ARM, PRESETS
+from mdpsim.claims.claim import PRESETS
 from mdpsim.claims.rules import Identity, Inequality
 from mdpsim.registry import select
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, REJECTED, SUPPORTED
@@ -103,7 +103,7 @@ def test_smoke_verdict(claim: Claim) -> None:
     verdict = judge(claim, run(claim, preset="smoke"))
     assert verdict.status == SUPPORTED, verdict.notes
     assert {t.name: t.status for t in verdict.twins} == {t.name: REJECTED for t in claim.twins}
-    assert verdict.n_trials == sum(claim.plan("smoke")[CLAIM_ARM].values())
+    assert verdict.n_trials == len(claim.grid["smoke"]) * claim.seeds["smoke"]  # points that only twins visit not counted
 
 
 @each
@@ -147,7 +147,8 @@ def test_unknown_paper_and_tag() -> None:
         all_claims(paper="tiapkin")
     with pytest.raises(ValueError, match="nearest: cloning"):
         all_claims(tag="clonin")
-    assert {c.id for c in all_claims(tag="rate")} == {"tiapkin2023/bc-rate"}
+    assert "tiapkin2023/bc-rate" in {c.id for c in all_claims(tag="rate")}
+    assert all("rate" in c.tags for c in all_claims(tag="rate"))
 
 
 def test_papers_list_nothing() -> None:

@@ -89,7 +89,7 @@ def test_rate_plot_unfinished_points_are_pale_and_named(rate_figure):
 
 def test_rate_plot_writes_the_fitted_slope_with_its_interval(rate_figure):
     texts = [t.get_text() for t in rate_figure.axes[0].texts]
-    assert texts == ["slope $-0.98$ [$-1.04$, $-0.93$] against $-1$"]
+    assert texts == ["slope $-0.98$ [$-1.04$, $-0.93$] vs $-1$"]
 
 
 def test_mean_along_an_axis_gets_a_rate_plot_with_the_bound_dashed():

@@ -188,7 +188,7 @@ def _numbers(claim: Claim, p: PointVerdict) -> str:
         return ""
     if isinstance(claim.rule, Rate):
         shown = labels.format_estimate(p.estimate, p.interval, script="latex")
-        return f"slope {shown} against {labels.format_number(p.bound, script='latex')}"
+        return f"slope {shown} vs {labels.format_number(p.bound, script='latex')}"
     ratio, low, high = (series.in_bounds(v, p.bound) for v in (p.estimate, *p.interval))
     return f"worst mean / bound {labels.format_estimate(ratio, (low, high), script='latex')}"
 

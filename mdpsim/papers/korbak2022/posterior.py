@@ -1,18 +1,11 @@
-r"""Korbak, Perez, Buckley: RL with KL penalties is better viewed as Bayesian inference (Findings of EMNLP 2022).
+r"""The objective is an evidence lower bound, and its maximiser is the posterior.
 
-Setting: a finite response space X with |X| = K, a prior (reference) pi_0 > 0, a reward r and beta > 0. The objective
-
-    J(pi) = E_pi r - beta KL(pi || pi_0)
-
-is an evidence lower bound: with Z = sum_x pi_0 exp(r/beta) and pi* = pi_0 exp(r/beta) / Z,
+With Z = sum_x pi_0 exp(r/beta) and pi* = pi_0 exp(r/beta) / Z,
 
     J(pi) = beta log Z - beta KL(pi || pi*)      for every pi << pi_0,                                          (1)
 
 because beta log(pi*/pi_0) = r - beta log Z. So pi*, the posterior, is the only maximiser, and J(pi*) = beta log Z. J is
 affine in -KL(pi || pi*), not proportional to it.
-
-Here X is the action set of a one-state, one-stage MDP, so that everything is computed by the package's exact solvers.
-Draws: each trial has its own prior, reward and policy, from the trial's Generator.
 """
 
 from __future__ import annotations
@@ -20,45 +13,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import optimize, special
 
-from mdpsim.claims.claim import Claim, Paper, Point, Twin, per_seed, product
+from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Identity
 from mdpsim.mdp.families import bandit
+from mdpsim.papers.korbak2022.bounds import EPS, FAMILIES, PAPER, Vector, random_instance
 from mdpsim.solve.exact import evaluate, solve_soft, trajectory_kl
-
-PAPER = Paper(
-    key="korbak2022",
-    authors="Korbak, Tomasz and Perez, Ethan and Buckley, Christopher L.",
-    title="RL with KL penalties is better viewed as Bayesian inference",
-    venue="Findings of the Association for Computational Linguistics: EMNLP 2022",
-    year=2022,
-    arxiv="2205.11275",
-)
-
-Vector = NDArray[np.float64]
-EPS = float(np.finfo(float).eps)
-
-
-def _instance(point: Point, rng: np.random.Generator) -> tuple[Vector, Vector]:
-    """A random prior and reward: "dense" (all responses likely), "peaked" (few are), "rare" (a good response is rare)."""
-    n = point["n_responses"]
-    if point["family"] == "dense":
-        return rng.dirichlet(np.full(n, 5.0)), rng.uniform(0.0, 1.0, n)
-    if point["family"] == "peaked":
-        return _positive(rng.dirichlet(np.full(n, 0.3))), rng.normal(0.0, 1.0, n)
-    prior = rng.dirichlet(np.ones(n))
-    rewards = rng.uniform(0.0, 0.2, n)
-    rewards[np.argmin(prior)] = 1.0
-    return prior, rewards
-
-
-def _positive(p: Vector) -> Vector:
-    """Keep a prior off zero, where a policy would be outside its support."""
-    p = np.maximum(p, 1e-12)
-    return p / p.sum()
-
 
 # --- the objective is an evidence lower bound ------------------------------------------------------------------------
 
@@ -71,7 +32,7 @@ def measure_elbo(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     gaps replace KL(pi || pi*) by KL(pi* || pi), and beta log Z by log Z. Tolerance: 64 float64 roundings of the largest
     number on either side.
     """
-    prior, rewards = _instance(point, rng)
+    prior, rewards = random_instance(point, rng)
     beta = point["beta"]
     policy = rng.dirichlet(np.full(len(prior), np.exp(rng.uniform(np.log(0.05), np.log(5.0)))))
     mdp, pi_ref, pi = bandit(rewards), prior[None, None], policy[None, None]
@@ -89,8 +50,6 @@ def measure_elbo(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     }
 
 
-_FAMILIES = ("dense", "peaked", "rare")
-
 elbo_identity = Claim(
     id="korbak2022/elbo-identity",
     statement=(
@@ -101,10 +60,10 @@ elbo_identity = Claim(
     origin="derived",
     cites=(PAPER.at("Section 3"),),
     grid={
-        "smoke": product(family=_FAMILIES, n_responses=(10,), beta=(0.1, 2.0)),
-        "quick": product(family=_FAMILIES, n_responses=(10, 100), beta=(0.1, 0.5, 2.0)),
-        "paper": product(family=_FAMILIES, n_responses=(2, 10, 100, 1000), beta=(0.03, 0.1, 0.5, 2.0, 30.0)),
-        "full": product(family=_FAMILIES, n_responses=(2, 10, 100, 1000), beta=(0.03, 0.1, 0.3, 0.5, 2.0, 30.0, 1000.0)),
+        "smoke": product(family=FAMILIES, n_responses=(10,), beta=(0.1, 2.0)),
+        "quick": product(family=FAMILIES, n_responses=(10, 100), beta=(0.1, 0.5, 2.0)),
+        "paper": product(family=FAMILIES, n_responses=(2, 10, 100, 1000), beta=(0.03, 0.1, 0.5, 2.0, 30.0)),
+        "full": product(family=FAMILIES, n_responses=(2, 10, 100, 1000), beta=(0.03, 0.1, 0.3, 0.5, 2.0, 30.0, 1000.0)),
     },
     measure=measure_elbo,
     rule=Identity("tolerance"),
@@ -139,7 +98,7 @@ def measure_posterior(point: Point, rng: np.random.Generator) -> Mapping[str, fl
     ``overshoot`` how far it exceeds beta log Z. The other columns are max_x |p(x) - q(x)| of the BFGS policy from the twins'
     false posteriors.
     """
-    prior, rewards = _instance(point, rng)
+    prior, rewards = random_instance(point, rng)
     beta = point["beta"]
     solution = solve_soft(bandit(rewards), prior[None, None], beta)
     posterior, beta_log_z = solution.pi[0, 0], float(solution.V[0, 0])
@@ -225,10 +184,10 @@ posterior_optimum = Claim(
     origin="derived",
     cites=(PAPER.at("Section 3"),),
     grid={
-        "smoke": product(family=_FAMILIES, n_responses=(8,), beta=(0.5, 2.0)),
-        "quick": product(family=_FAMILIES, n_responses=(10, 30), beta=(0.2, 0.5, 2.0)),
-        "paper": product(family=_FAMILIES, n_responses=(3, 10, 30), beta=(0.1, 0.2, 0.5, 2.0, 5.0)),
-        "full": product(family=_FAMILIES, n_responses=(3, 10, 30, 60), beta=(0.1, 0.2, 0.5, 2.0, 5.0)),
+        "smoke": product(family=FAMILIES, n_responses=(8,), beta=(0.5, 2.0)),
+        "quick": product(family=FAMILIES, n_responses=(10, 30), beta=(0.2, 0.5, 2.0)),
+        "paper": product(family=FAMILIES, n_responses=(3, 10, 30), beta=(0.1, 0.2, 0.5, 2.0, 5.0)),
+        "full": product(family=FAMILIES, n_responses=(3, 10, 30, 60), beta=(0.1, 0.2, 0.5, 2.0, 5.0)),
     },
     measure=measure_posterior,
     rule=Identity(_OPTIMUM),
