@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Identity
@@ -129,6 +129,8 @@ def maximise_over_logits(prior: Vector, rewards: Vector, beta: float) -> Vector:
     of prior 1e-8 is the best: its share of the gradient is 1e-8 too.
     """
 
+    from scipy import optimize  # a quarter of a second, at the first trial and not at every `mdpsim list`
+
     def loss(theta: Vector) -> tuple[float, Vector]:
         log_p = theta - special.logsumexp(theta)
         p = np.exp(log_p)
@@ -152,6 +154,8 @@ def maximise_over_simplex(prior: Vector, rewards: Vector, beta: float) -> Vector
     Probabilities stay above 1e-12, far below the tolerance: the curvature beta / p of J is unbounded at the boundary.
     """
     low = 1e-12
+
+    from scipy import optimize
 
     def loss(p: Vector) -> tuple[float, Vector]:
         log_ratio = np.log(np.maximum(p, low) / prior)
