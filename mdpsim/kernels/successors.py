@@ -24,7 +24,7 @@ def action_values(next_state, prob, r, v_next, q):
         for a in range(n_actions):
             total = 0.0
             for k in range(width):
-                total += prob[s, a, k] * v_next[next_state[s, a, k]]
+                total += prob[s, a, k] * v_next[np.uint64(next_state[s, a, k])]  # unsigned: no wrap-around to handle
             q[s, a] = r[s, a] + total
 
 
@@ -67,7 +67,7 @@ def policy_values(next_state, prob, r, pi, beta, kl, V, Q, K):
             for a in range(n_actions):
                 x, y = 0.0, 0.0
                 for k in range(prob.shape[3]):
-                    j = next_state[i, s, a, k]
+                    j = np.uint64(next_state[i, s, a, k])
                     x += prob[i, s, a, k] * v_next[j]
                     y += prob[i, s, a, k] * k_next[j]
                 Q[h, s, a] = rewards[s, a] + x
