@@ -132,7 +132,7 @@ def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -
         ValueError: naming the argument, what was wanted and what came.
     """
     model = form("sample", mdp)
-    policy = as_simplex("sample", "pi", pi, "H S A", (mdp.H, mdp.S, mdp.A))
+    policy = as_simplex("sample", "pi", pi, "H S A", model.shape)
     n = as_count("sample", "n", n)
     key = as_generator("sample", rng).integers(0, 2**64, size=2, dtype=np.uint64)
     states = np.empty((n, mdp.H + 1), np.int64)
@@ -165,7 +165,7 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
         ValueError: naming the argument, what was wanted and what came.
     """
     model = form("sample_counts", mdp)
-    policy = as_simplex("sample_counts", "pi", pi, "H S A", (mdp.H, mdp.S, mdp.A))
+    policy = as_simplex("sample_counts", "pi", pi, "H S A", model.shape)
     n = as_count("sample_counts", "n", n, high=MAX_COUNT)
     visits = np.zeros((mdp.H, mdp.S, mdp.A), np.int64)
     generator = as_generator("sample_counts", rng)

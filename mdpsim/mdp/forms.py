@@ -38,6 +38,8 @@ class Form(NamedTuple):
     dynamics: arrays of the transitions.
     reward: array of the rewards.
     rows: those of the dynamics that hold probability rows, from which sampling draws.
+    shape: (H, S, A).
+    mu0: [S] law of the first state.
     """
 
     solve: ModuleType
@@ -46,6 +48,8 @@ class Form(NamedTuple):
     dynamics: tuple[np.ndarray, ...]
     reward: FloatArray
     rows: tuple[FloatArray, ...]
+    shape: tuple[int, int, int]
+    mu0: FloatArray
 
 
 def form(function: str, mdp: Any) -> Form:
@@ -56,9 +60,12 @@ def form(function: str, mdp: Any) -> Form:
     """
     if isinstance(mdp, MDP):
         p = mdp.P
+        _, n_states, n_actions, _ = p.shape
+        shape = (mdp.horizon, n_states, n_actions)
         if isinstance(p, Successors):
-            return Form(successors, successors, successors, (p.next_state, p.prob), mdp.r, (p.prob,))
-        return Form(bellman, evaluate, rollout, (p,), mdp.r, (p,))
+            return Form(successors, successors, successors, (p.next_state, p.prob), mdp.r, (p.prob,), shape, mdp.mu0)
+        return Form(bellman, evaluate, rollout, (p,), mdp.r, (p,), shape, mdp.mu0)
     if isinstance(mdp, LinearMDP):
-        return Form(linear, linear, linear, (mdp.phi, mdp.mu), mdp.theta, (mdp.phi, mdp.mu))
+        dynamics, shape = (mdp.phi, mdp.mu), (mdp.H, mdp.S, mdp.A)
+        return Form(linear, linear, linear, dynamics, mdp.theta, dynamics, shape, mdp.mu0)
     fail(function, "mdp", "be an mdpsim.MDP or an mdpsim.LinearMDP", type(mdp).__name__)

@@ -72,8 +72,8 @@ def solve_soft(mdp: AnyMDP, pi_ref: ArrayLike, beta: float) -> Solution:
     """
     model = form("solve_soft", mdp)
     beta = as_beta("solve_soft", beta)
-    ref = _policy("solve_soft", "pi_ref", pi_ref, mdp)
-    V, Q, pi = _outputs(mdp)
+    ref = _policy("solve_soft", "pi_ref", pi_ref, model)
+    V, Q, pi = _outputs(model)
     if beta == 0.0:
         fits = model.solve.hard_induction(*model.dynamics, model.reward, ref, V, Q, pi)
     else:
@@ -98,8 +98,8 @@ def solve_hard(mdp: AnyMDP) -> Solution:
         ValueError: an argument that is no MDP, or values beyond float64.
     """
     model = form("solve_hard", mdp)
-    V, Q, pi = _outputs(mdp)
-    uniform = frozen(np.ones((1, mdp.S, mdp.A)))  # ties share in proportion to this; its rows need no sum
+    V, Q, pi = _outputs(model)
+    uniform = frozen(np.ones((1, *model.shape[1:])))  # ties share in proportion to this; its rows need no sum
     if not model.solve.hard_induction(*model.dynamics, model.reward, uniform, V, Q, pi):
         _overflow("solve_hard")
     return Solution(frozen(V), frozen(Q), frozen(pi))
@@ -126,26 +126,26 @@ def evaluate(mdp: AnyMDP, pi: ArrayLike, *, pi_ref: ArrayLike | None = None, bet
     """
     model = form("evaluate", mdp)
     beta = as_beta("evaluate", beta)
-    policy = _policy("evaluate", "pi", pi, mdp)
+    policy = _policy("evaluate", "pi", pi, model)
     if pi_ref is None:
         if beta > 0.0:
             fail("evaluate", "pi_ref", f"be given where beta > 0 (beta = {beta:g})", None)
-        rows, worst = frozen(np.zeros((mdp.H, mdp.S))), 0.0
+        rows, worst = frozen(np.zeros(model.shape[:2])), 0.0
     else:
-        ref = _policy("evaluate", "pi_ref", pi_ref, mdp)
+        ref = _policy("evaluate", "pi_ref", pi_ref, model)
         if beta > 0.0:
             _check_cover(policy, ref)
         rows, worst = _kl_rows(policy, ref)
-    V, Q, _ = _outputs(mdp)
+    V, Q, _ = _outputs(model)
     K = np.empty(V.shape)
     weight = beta if beta < np.inf else 0.0
     if not model.value.policy_values(*model.dynamics, model.reward, policy, weight, rows, V, Q, K):
         _overflow("evaluate")
     if beta == np.inf:
         model.value.ruin(*model.dynamics, policy, rows, V, Q)
-    J = kernels.expectation(mdp.mu0, frozen(V)[0])
+    J = kernels.expectation(model.mu0, frozen(V)[0])
     # without cover somewhere, what counts is whether pi ever gets there
-    kl = kernels.expectation(mdp.mu0, frozen(K)[0]) if worst < np.inf else _expected_kl(model, mdp, policy, rows)
+    kl = kernels.expectation(model.mu0, frozen(K)[0]) if worst < np.inf else _expected_kl(model, policy, rows)
     return Value(V, frozen(Q), float(J), float(kl))
 
 
@@ -164,7 +164,7 @@ def occupancy(mdp: AnyMDP, pi: ArrayLike) -> FloatArray:
         ValueError: naming the argument, what was wanted and what came.
     """
     model = form("occupancy", mdp)
-    return _occupancy(model, mdp, _policy("occupancy", "pi", pi, mdp))
+    return _occupancy(model, _policy("occupancy", "pi", pi, model))
 
 
 def trajectory_kl(mdp: AnyMDP, pi: ArrayLike, other: ArrayLike) -> float:
@@ -184,18 +184,18 @@ def trajectory_kl(mdp: AnyMDP, pi: ArrayLike, other: ArrayLike) -> float:
         ValueError: naming the argument, what was wanted and what came.
     """
     model = form("trajectory_kl", mdp)
-    policy = _policy("trajectory_kl", "pi", pi, mdp)
-    rows, worst = _kl_rows(policy, _policy("trajectory_kl", "other", other, mdp))
-    return _expected_kl(model, mdp, policy, rows) if worst > 0.0 else 0.0
+    policy = _policy("trajectory_kl", "pi", pi, model)
+    rows, worst = _kl_rows(policy, _policy("trajectory_kl", "other", other, model))
+    return _expected_kl(model, policy, rows) if worst > 0.0 else 0.0
 
 
-def _policy(function: str, argument: str, pi: ArrayLike, mdp: AnyMDP) -> FloatArray:
+def _policy(function: str, argument: str, pi: ArrayLike, model: Form) -> FloatArray:
     """Guard a policy [H, S, A] of the MDP.
 
     What is in order already (nearly every call, in a loop of small solves) is not copied: the kernel gets a read-only
     view, and nothing returned shares memory with it. All else, and every fault, goes the long way.
     """
-    shape = (mdp.H, mdp.S, mdp.A)
+    shape = model.shape
     if type(pi) is np.ndarray and pi.shape == shape and pi.dtype == np.float64 and pi.flags.c_contiguous:
         view = pi.view()
         view.flags.writeable = False
@@ -204,11 +204,10 @@ def _policy(function: str, argument: str, pi: ArrayLike, mdp: AnyMDP) -> FloatAr
     return as_simplex(function, argument, pi, "H S A", shape)
 
 
-def _outputs(mdp: AnyMDP) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _outputs(model: Form) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Empty V [H+1, S], Q [H, S, A], pi [H, S, A]."""
-    horizon, n_states, n_actions = mdp.H, mdp.S, mdp.A
-    shape = (horizon, n_states, n_actions)
-    return np.empty((horizon + 1, n_states)), np.empty(shape), np.empty(shape)
+    horizon, n_states, _ = model.shape
+    return np.empty((horizon + 1, n_states)), np.empty(model.shape), np.empty(model.shape)
 
 
 def _overflow(function: str) -> NoReturn:
@@ -216,10 +215,10 @@ def _overflow(function: str) -> NoReturn:
     fail(function, "mdp", "have rewards whose sums stay within float64", "values that overflow")
 
 
-def _occupancy(model: Form, mdp: AnyMDP, pi: FloatArray) -> FloatArray:
+def _occupancy(model: Form, pi: FloatArray) -> FloatArray:
     """Occupancy [H, S] of a guarded policy."""
-    occ = np.empty((mdp.H, mdp.S))
-    model.value.occupancy(*model.dynamics, pi, mdp.mu0, occ)
+    occ = np.empty(model.shape[:2])
+    model.value.occupancy(*model.dynamics, pi, model.mu0, occ)
     return frozen(occ)
 
 
@@ -230,9 +229,9 @@ def _kl_rows(pi: FloatArray, other: FloatArray) -> tuple[FloatArray, float]:
     return frozen(rows), worst
 
 
-def _expected_kl(model: Form, mdp: AnyMDP, pi: FloatArray, rows: FloatArray) -> float:
+def _expected_kl(model: Form, pi: FloatArray, rows: FloatArray) -> float:
     """Trajectory KL from the KL of the rows [H, S], infinite ones included."""
-    return float(kernels.expectation(_occupancy(model, mdp, pi).reshape(-1), rows.reshape(-1)))
+    return float(kernels.expectation(_occupancy(model, pi).reshape(-1), rows.reshape(-1)))
 
 
 def _check_cover(pi: FloatArray, ref: FloatArray) -> None:
