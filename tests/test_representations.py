@@ -36,14 +36,14 @@ def staged(mdp):
 
 
 def padded(P):
-    """P [H or 1, S, A, S] as Successors, by a loop; the padding repeats the last id, and where there is room the largest
-    probability is split over two entries of one id."""
+    """P [H or 1, S, A, S] as Successors, by a loop: the last id of a row comes twice, with half its probability each; what is
+    left is padding, which names the last state (where the tests put infinities)."""
     width = int((P > 0).sum(axis=-1).max()) + 1
-    next_state, prob = np.zeros((*P.shape[:3], width), np.int64), np.zeros((*P.shape[:3], width))
+    next_state, prob = np.full((*P.shape[:3], width), P.shape[1] - 1), np.zeros((*P.shape[:3], width))
     for index in np.ndindex(P.shape[:3]):
         ids = np.flatnonzero(P[index])
-        next_state[index] = np.append(ids, [ids[-1]] * (width - ids.size))
-        prob[index][: ids.size] = P[index][ids]
+        next_state[index][: ids.size], prob[index][: ids.size] = ids, P[index][ids]
+        next_state[index][-1] = ids[-1]
         prob[index][[ids.size - 1, -1]] = P[index][ids[-1]] / 2
     return Successors(next_state, prob)
 
