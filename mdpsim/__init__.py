@@ -10,6 +10,8 @@ from mdpsim.claims.rules import Identity, Inequality, Mean, Rate
 from mdpsim.claims.run import MeasureError, run
 from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, Trajectories, sample, sample_counts
+from mdpsim.mdp.linear import LinearMDP
+from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
 from mdpsim.registry import all_claims, get_claim, load_claims
 from mdpsim.rng import generator
@@ -22,8 +24,8 @@ from mdpsim.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
-    "MDP", "Claim", "Counts", "Identity", "Inequality", "Mean", "MeasureError", "Paper", "Point", "Rate", "Solution",
-    "Store", "Trajectories", "Twin", "Value", "Verdict", "all_claims", "evaluate", "fit_bc", "generator", "geometric",
-    "get_claim", "judge", "load_claims", "occupancy", "per_seed", "product", "run", "sample", "sample_counts",
-    "solve_hard", "solve_soft", "trajectory_kl", "verify",
+    "MDP", "Claim", "Counts", "Identity", "Inequality", "LinearMDP", "Mean", "MeasureError", "Paper", "Point", "Rate",
+    "Solution", "Store", "Successors", "Trajectories", "Twin", "Value", "Verdict", "all_claims", "evaluate", "fit_bc",
+    "generator", "geometric", "get_claim", "judge", "load_claims", "occupancy", "per_seed", "product", "run", "sample",
+    "sample_counts", "solve_hard", "solve_soft", "trajectory_kl", "verify",
 ]

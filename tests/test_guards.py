@@ -26,6 +26,7 @@ R = RNG.random((H, S, A))
 MU0 = np.full(S, 1 / S)
 PI = RNG.dirichlet(np.ones(A), (H, S))
 MODEL = MDP(P, R, MU0)
+PHI, MU = RNG.dirichlet(np.ones(2), (S, A)), RNG.dirichlet(np.ones(S), (H, 2))
 STATES = RNG.integers(S, size=(N, H + 1))
 ACTIONS = RNG.integers(A, size=(N, H))
 COUNTS = mdpsim.sample_counts(MODEL, PI, 10, 0)
@@ -36,6 +37,10 @@ Row = tuple[Callable[..., Any], dict[str, Any], dict[str, str]]
 TABLE: dict[str, Row] = {
     "MDP": (MDP, {"P": P, "r": R, "mu0": MU0, "horizon": H},
             {"P": "simplex", "r": "floats", "mu0": "simplex", "horizon": "count"}),
+    "Successors": (mdpsim.Successors, {"next_state": np.broadcast_to(np.arange(S), P.shape), "prob": P},
+                   {"next_state": "integers", "prob": "simplex"}),
+    "LinearMDP": (mdpsim.LinearMDP, {"phi": PHI, "mu": MU, "theta": np.ones((H, 2)), "mu0": MU0, "horizon": H},
+                  {"phi": "simplex", "mu": "simplex", "theta": "floats", "mu0": "simplex", "horizon": "count"}),
     "solve_soft": (mdpsim.solve_soft, {"mdp": MODEL, "pi_ref": PI, "beta": 0.5},
                    {"mdp": "record", "pi_ref": "simplex", "beta": "beta"}),
     "solve_hard": (mdpsim.solve_hard, {"mdp": MODEL}, {"mdp": "record"}),

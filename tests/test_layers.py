@@ -88,7 +88,8 @@ def test_public_names_are_the_ones_exported() -> None:
     import mdpsim
 
     fixed = {
-        "MDP", "solve_soft", "solve_hard", "evaluate", "occupancy", "trajectory_kl", "sample", "sample_counts", "fit_bc",
+        "MDP", "Successors", "LinearMDP", "solve_soft", "solve_hard", "evaluate", "occupancy", "trajectory_kl", "sample",
+        "sample_counts", "fit_bc",
         "Claim", "Twin", "Point", "run", "judge", "Store", "all_claims", "get_claim", "verify",
     }
     assert fixed <= set(mdpsim.__all__)

@@ -17,7 +17,7 @@ ALPHA = 1e-4
 KEY = (np.uint64(0x0123456789ABCDEF), np.uint64(0xFEDCBA9876543210))
 GOLDEN = 0x9E3779B97F4A7C15
 HELPERS = ["mix", "stream_start", "stream_uniform", "tabulate", "locate", "scan", "power_of_two", "guide_width", "act", "move"]
-HELPERS += ["split", "deal", "roll_episodes", "roll_counts"]
+HELPERS += ["tables", "begin", "roll", "split", "deal", "deal_space", "forward", "roll_episodes", "roll_counts"]
 rng = np.random.default_rng
 
 

@@ -12,14 +12,13 @@ whatever n; no outcome of probability zero is ever drawn. Rows are accurate to a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
 from mdpsim.kernels import rollout
-from mdpsim.mdp.tabular import MDP
+from mdpsim.mdp.forms import AnyMDP, form
 from mdpsim.rng import as_generator
 
 MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
@@ -112,14 +111,7 @@ class Counts:
         return f"Counts(n={self.n}, H={self.H}, S={self.S}, A={self.A})"
 
 
-def _guard(function: str, mdp: Any, pi: ArrayLike) -> tuple[MDP, FloatArray]:
-    """The MDP and its policy, checked."""
-    if not isinstance(mdp, MDP):
-        fail(function, "mdp", "be an MDP", type(mdp).__name__)
-    return mdp, as_simplex(function, "pi", pi, "H S A", (mdp.H, mdp.S, mdp.A))
-
-
-def sample(mdp: MDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> Trajectories:
+def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> Trajectories:
     """Draw n independent episodes of ``pi``.
 
     Law: s_0 ~ mu0, a_h ~ pi_h(. | s_h), rewards r_h(s_h, a_h), s_{h+1} ~ P_h(. | s_h, a_h).
@@ -135,22 +127,24 @@ def sample(mdp: MDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> T
     Exactness: inverse transform on 53-bit numbers; each conditional probability is off by at most S 2^-53. Streams of
         different episodes are hashed starts of splitmix64 (what that claims: kernels/rollout.py).
     Cost: O(n H) expected, O(S) at the first visits of each row of P; memory 8 n (3 H + 1) bytes and, for the rows
-        visited, at most twice that of P.
+        visited, at most twice that of P. A LinearMDP draws a feature, then the state: rows of phi and mu, no P.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
-    mdp, policy = _guard("sample", mdp, pi)
+    model = form("sample", mdp)
+    policy = as_simplex("sample", "pi", pi, "H S A", model.shape)
     n = as_count("sample", "n", n)
     key = as_generator("sample", rng).integers(0, 2**64, size=2, dtype=np.uint64)
     states = np.empty((n, mdp.H + 1), np.int64)
     actions, rewards = np.empty((n, mdp.H), np.int64), np.empty((n, mdp.H))
-    sums, guide = np.empty(mdp.P.shape), np.zeros((*mdp.P.shape[:3], rollout.guide_width(mdp.S)), np.int32)
-    start = mdp.mu0.reshape(1, -1)
-    rollout.roll_episodes(mdp.P, mdp.r, policy, start, *key, sums, guide, states, actions, rewards)
+    start, work = mdp.mu0.reshape(1, -1), []
+    for p in model.rows:
+        work += [np.empty(p.shape), np.zeros((*p.shape[:-1], rollout.guide_width(p.shape[-1])), np.int32)]
+    model.roll.roll_episodes(*model.dynamics, model.reward, policy, start, *key, *work, states, actions, rewards)
     return Trajectories(frozen(states), frozen(actions), frozen(rewards), S=mdp.S, A=mdp.A)
 
 
-def sample_counts(mdp: MDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> Counts:
+def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> Counts:
     """Draw the visit counts of n episodes of ``pi``: the joint law of ``count(sample(mdp, pi, n, rng))``.
 
     Law: N_h(s, .) ~ Mult(N_h(s), pi_h(. | s)); N_{h+1} = sum over (s, a) of Mult(N_h(s, a), P_h(. | s, a)).
@@ -165,14 +159,17 @@ def sample_counts(mdp: MDP, pi: ArrayLike, n: int, rng: np.random.Generator | in
         Counts: visits [H, S, A], n.
     Exactness: exact conditional multinomials by numpy's binomial generator on shares p / (p + q), each known to a few
         ulp; entries of probability zero get no trajectory.
-    Cost: O(H S A S) whatever n; O(n H + S * rows visited) where that is less.
+    Cost: O(H S A S) whatever n; O(n H + S * rows visited) where that is less. O(H S A K) for Successors, and for a
+        LinearMDP O(H (S A d + d S)): features are counted, not next states.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
-    mdp, policy = _guard("sample_counts", mdp, pi)
+    model = form("sample_counts", mdp)
+    policy = as_simplex("sample_counts", "pi", pi, "H S A", model.shape)
     n = as_count("sample_counts", "n", n, high=MAX_COUNT)
     visits = np.zeros((mdp.H, mdp.S, mdp.A), np.int64)
-    rollout.roll_counts(mdp.P, policy, mdp.mu0.reshape(1, -1), n, as_generator("sample_counts", rng), visits)
+    generator = as_generator("sample_counts", rng)
+    model.roll.roll_counts(*model.dynamics, policy, mdp.mu0.reshape(1, -1), n, generator, visits)
     return Counts(frozen(visits), n)
 
 

@@ -89,9 +89,10 @@ def helper(function: Callable[..., Any]) -> Any:
 
 
 def uncached() -> list[str]:
-    """Names of the kernels that no process has compiled yet for this fingerprint."""
-    there = {path.name.split("-")[0].rsplit(".", 1)[-1] for path in Path(CACHE_DIRECTORY).rglob("*.nbi")}
-    return [k.py_func.__name__ for k in KERNELS if k.py_func.__name__ not in there]
+    """Kernels, as module.name, that no process has compiled yet for this fingerprint."""
+    there = {path.name.split("-")[0] for path in Path(CACHE_DIRECTORY).rglob("*.nbi")}
+    names = [f"{k.py_func.__module__.rsplit('.', 1)[-1]}.{k.py_func.__name__}" for k in KERNELS]
+    return [name for name in names if name not in there]
 
 
 @contextmanager

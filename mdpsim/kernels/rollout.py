@@ -1,4 +1,4 @@
-"""Episodes and visit counts of a policy in a tabular MDP.
+"""Episodes and visit counts of a policy in a tabular MDP, and what they are made of.
 
 Setting: s_0 ~ mu0; at stage h = 0 .. H-1, a_h ~ pi[h, s_h] and s_{h+1} ~ P[h, s_h, a_h]. Rows are probabilities.
 
@@ -122,41 +122,83 @@ def guide_width(n):
 
 
 @helper
-def act(h, first, size, starts, states, r, sums, guide, actions, rewards):
-    """Actions and rewards of stage h for the episodes first .. first + size - 1; the tables are those of pi."""
-    n_states = r.shape[1]
-    r_stage = min(h, r.shape[0] - 1)
-    for i in range(size):
-        s = states[first + i, h]
-        a = locate(h * n_states + s, stream_uniform(starts[i], np.uint64(2 * h + 1)), sums, guide)
-        actions[first + i, h] = a
-        rewards[first + i, h] = r[r_stage, s, a]
+def tables(p):
+    """Tables of every row of ``p`` [R, C]: (sums [R, C], guide [R, G])."""
+    sums, guide = np.empty(p.shape), np.empty((p.shape[0], guide_width(p.shape[1])), np.int32)
+    tabulate(p, 0, sums, guide)
+    return sums, guide
 
 
 @helper
-def move(h, first, size, starts, P, sums, guide, scanned, rows, u, next_state, states):
-    """States after stage h; P, sums, guide, scanned [rows, ..]; rows, u, next_state [size] are work space.
+def begin(first, size, key0, key1, sums, guide, starts, states):
+    """Streams and first states of the episodes first .. first + size - 1; the tables are those of mu0."""
+    for i in range(size):
+        starts[i] = stream_start(key0, key1, np.uint64(first + i))
+        states[first + i, 0] = locate(0, stream_uniform(starts[i], np.uint64(0)), sums, guide)
 
-    One loop a dependent cache miss (guide, then sums), each without a branch that waits for it.
+
+@helper
+def act(h, first, size, t, starts, states, sums, guide, actions):
+    """Actions of stage h, by number t (uint64) of each stream; the tables are those of pi [H S, A]."""
+    n_states = sums.shape[0] // actions.shape[1]
+    for i in range(size):
+        s = states[first + i, h]
+        actions[first + i, h] = locate(h * n_states + s, stream_uniform(starts[i], t), sums, guide)
+
+
+@helper
+def move(size, t, starts, P, sums, guide, scanned, rows, u, drawn):
+    """drawn[i] ~ P[rows[i]] by number t (uint64) of each stream; P, sums, guide, scanned [R, ..]; u [size] is work space.
+
+    One loop a dependent cache miss (guide, then sums), each without a branch that waits for it. Spoils rows.
     """
     for i in range(size):
-        u[i] = stream_uniform(starts[i], np.uint64(2 * h + 2))
+        u[i] = stream_uniform(starts[i], t)
     for i in range(size):
         row, k = rows[i], int(u[i] * guide.shape[1])
         if guide[row, k] == 0:
             if scanned[row] < SCANS:
                 scanned[row] += 1
-                next_state[i] = scan(P, row, u[i])
+                drawn[i] = scan(P, row, u[i])
                 rows[i] = -1  # done
                 continue
             tabulate(P[row : row + 1], row, sums, guide)
         j = guide[row, k] - 1
-        next_state[i] = j + (sums[row, j] <= u[i])
+        drawn[i] = j + (sums[row, j] <= u[i])
     for i in range(size):
-        j = next_state[i]
+        j = drawn[i]
         while rows[i] >= 0 and sums[rows[i], j] <= u[i]:
             j += 1
-        states[first + i, h + 1] = j
+        drawn[i] = j
+
+
+@helper
+def roll(P, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
+    """The episodes of ``roll_episodes``; outcome k of row i of P is the state ids[i, k], or k itself for ids [0, 0]."""
+    n_stages, n_states, n_actions = pi.shape
+    P_rows, P_sums = P.reshape(-1, P.shape[-1]), cumulative.reshape(-1, P.shape[-1])
+    P_guide, P_stages = guide.reshape(-1, guide.shape[-1]), P.shape[0]
+    pi_sums, pi_guide = tables(pi.reshape(-1, n_actions))
+    mu0_sums, mu0_guide = tables(mu0)
+    scanned = np.zeros(P_rows.shape[0], np.uint8)
+    starts, rows = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.int64)
+    u, drawn = np.empty(BLOCK), np.empty(BLOCK, np.int64)
+    for first in range(0, states.shape[0], BLOCK):
+        size = min(BLOCK, states.shape[0] - first)
+        begin(first, size, key0, key1, mu0_sums, mu0_guide, starts, states)
+        for h in range(n_stages):
+            act(h, first, size, np.uint64(2 * h + 1), starts, states, pi_sums, pi_guide, actions)
+            base, r_stage = min(h, P_stages - 1) * n_states, min(h, r.shape[0] - 1)
+            for i in range(size):
+                s, a = states[first + i, h], actions[first + i, h]
+                rewards[first + i, h] = r[r_stage, s, a]
+                rows[i] = (base + s) * n_actions + a
+            move(size, np.uint64(2 * h + 2), starts, P_rows, P_sums, P_guide, scanned, rows, u, drawn)
+            for i in range(size):
+                j = drawn[i]
+                if ids.size > 0:
+                    j = ids[(base + states[first + i, h]) * n_actions + actions[first + i, h], j]
+                states[first + i, h + 1] = j
 
 
 @kernel
@@ -170,28 +212,8 @@ def roll_episodes(P, r, pi, mu0, key0, key1, cumulative, guide, states, actions,
         states, actions, rewards: outputs [N, H + 1], [N, H], [N, H].
     Cost: 15-30 ns a step while the tables of a stage stay in L2, 100-200 ns from L3.
     """
-    n_stages, n_states, n_actions = pi.shape
-    P_rows, P_sums = P.reshape(-1, n_states), cumulative.reshape(-1, n_states)
-    P_guide, P_stages = guide.reshape(-1, guide.shape[-1]), P.shape[0]
-    pi_rows = pi.reshape(-1, n_actions)
-    pi_sums, pi_guide = np.empty(pi_rows.shape), np.empty((pi_rows.shape[0], guide_width(n_actions)), np.int32)
-    mu0_sums, mu0_guide = np.empty(mu0.shape), np.empty((1, guide_width(n_states)), np.int32)
-    tabulate(pi_rows, 0, pi_sums, pi_guide)
-    tabulate(mu0, 0, mu0_sums, mu0_guide)
-    scanned = np.zeros(P_rows.shape[0], np.uint8)
-    starts, rows = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.int64)
-    u, next_state = np.empty(BLOCK), np.empty(BLOCK, np.int64)
-    for first in range(0, states.shape[0], BLOCK):
-        size = min(BLOCK, states.shape[0] - first)
-        for i in range(size):
-            starts[i] = stream_start(key0, key1, np.uint64(first + i))
-            states[first + i, 0] = locate(0, stream_uniform(starts[i], np.uint64(0)), mu0_sums, mu0_guide)
-        for h in range(n_stages):
-            act(h, first, size, starts, states, r, pi_sums, pi_guide, actions, rewards)
-            base = min(h, P_stages - 1) * n_states
-            for i in range(size):
-                rows[i] = (base + states[first + i, h]) * n_actions + actions[first + i, h]
-            move(h, first, size, starts, P_rows, P_sums, P_guide, scanned, rows, u, next_state, states)
+    ids = np.empty((0, 0), np.int64)
+    roll(P, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards)
 
 
 @exact
@@ -231,6 +253,43 @@ def deal(p, n, rng, mass, number, cumulative, guide, out):
             out[locate(0, rng.random(), cumulative, guide)] += 1
 
 
+@helper
+def deal_space(n):
+    """The work space of ``deal`` for rows of n outcomes: (mass, number, cumulative, guide)."""
+    width = power_of_two(n)
+    return np.empty(2 * width), np.empty(2 * width, np.int64), np.empty((1, n)), np.empty((1, guide_width(n)), np.int32)
+
+
+@helper
+def forward(P, ids, pi, mu0, n, rng, visits):
+    """The visits of ``roll_counts``; outcome k of row i of P is the state ids[i, k], or k itself for ids [0, 0]."""
+    n_stages, n_states, n_actions = pi.shape
+    S_mass, S_number, S_sums, S_guide = deal_space(n_states)
+    A_mass, A_number, A_sums, A_guide = deal_space(n_actions)
+    K_mass, K_number, K_sums, K_guide = deal_space(P.shape[-1])
+    here, after, part = np.zeros(n_states, np.int64), np.zeros(n_states, np.int64), np.empty(ids.shape[1], np.int64)
+    deal(mu0, n, rng, S_mass, S_number, S_sums, S_guide, here)
+    for h in range(n_stages):
+        after[:] = 0
+        stage = min(h, P.shape[0] - 1)
+        for s in range(n_states):
+            if here[s] == 0:
+                continue
+            deal(pi[h, s : s + 1], here[s], rng, A_mass, A_number, A_sums, A_guide, visits[h, s])
+            for a in range(n_actions):
+                if visits[h, s, a] == 0 or h + 1 == n_stages:
+                    continue
+                p = P[stage, s, a : a + 1]
+                if ids.size == 0:
+                    deal(p, visits[h, s, a], rng, K_mass, K_number, K_sums, K_guide, after)
+                else:
+                    part[:] = 0
+                    deal(p, visits[h, s, a], rng, K_mass, K_number, K_sums, K_guide, part)
+                    for k in range(part.size):
+                        after[ids[(stage * n_states + s) * n_actions + a, k]] += part[k]
+        here, after = after, here
+
+
 @kernel
 def roll_counts(P, pi, mu0, n, rng, visits):
     """Visits [H, S, A] (int64, zeros on entry) of n trajectories, drawn forward in their exact joint law.
@@ -239,22 +298,4 @@ def roll_counts(P, pi, mu0, n, rng, visits):
         P: [H or 1, S, A, S]. pi: [H, S, A]. mu0: [1, S]. n: int64. rng: numpy Generator (numba draws what numpy would).
     Cost: O(H S A S) at most, whatever n; O(n H + rows visited * S) for small n.
     """
-    n_stages, n_states, n_actions = pi.shape
-    S_width, A_width = power_of_two(n_states), power_of_two(n_actions)
-    S_mass, S_number = np.empty(2 * S_width), np.empty(2 * S_width, np.int64)
-    A_mass, A_number = np.empty(2 * A_width), np.empty(2 * A_width, np.int64)
-    S_sums, S_guide = np.empty((1, n_states)), np.empty((1, guide_width(n_states)), np.int32)
-    A_sums, A_guide = np.empty((1, n_actions)), np.empty((1, guide_width(n_actions)), np.int32)
-    here, after = np.zeros(n_states, np.int64), np.zeros(n_states, np.int64)
-    deal(mu0, n, rng, S_mass, S_number, S_sums, S_guide, here)
-    for h in range(n_stages):
-        after[:] = 0
-        for s in range(n_states):
-            if here[s] == 0:
-                continue
-            deal(pi[h, s : s + 1], here[s], rng, A_mass, A_number, A_sums, A_guide, visits[h, s])
-            for a in range(n_actions):
-                if visits[h, s, a] > 0 and h + 1 < n_stages:
-                    p = P[min(h, P.shape[0] - 1), s, a : a + 1]
-                    deal(p, visits[h, s, a], rng, S_mass, S_number, S_sums, S_guide, after)
-        here, after = after, here
+    forward(P, np.empty((0, 0), np.int64), pi, mu0, n, rng, visits)

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail
+from mdpsim.mdp.successors import Successors
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class MDP:
-    """A finite-horizon MDP with dense transition probabilities.
+    """A finite-horizon MDP with dense or sparse transition probabilities.
 
     Args:
-        P: [H, S, A, S] transition probabilities, or [1, S, A, S] for stationary dynamics.
+        P: [H, S, A, S] transition probabilities, or [1, S, A, S] for stationary dynamics; or Successors.
         r: [H, S, A] or [1, S, A] rewards, any finite real numbers.
         mu0: [S] law of the first state.
         horizon: number of stages H; needed where P and r are both stationary (else 1), optional elsewhere.
@@ -29,15 +30,17 @@ class MDP:
         ValueError: naming the argument, what was wanted and what came.
     """
 
-    P: FloatArray
+    P: FloatArray | Successors
     r: FloatArray
     mu0: FloatArray
     horizon: int
 
-    def __init__(self, P: ArrayLike, r: ArrayLike, mu0: ArrayLike, *, horizon: int | None = None) -> None:
-        p = as_simplex("MDP", "P", P, "H S A S", (None, None, None, None))
-        n_stages, n_states, n_actions, n_next = p.shape
-        if n_next != n_states:
+    def __init__(
+        self, P: ArrayLike | Successors, r: ArrayLike, mu0: ArrayLike, *, horizon: int | None = None
+    ) -> None:
+        p = P if isinstance(P, Successors) else as_simplex("MDP", "P", P, "H S A S", (None, None, None, None))
+        n_stages, n_states, n_actions, width = p.shape
+        if not isinstance(p, Successors) and width != n_states:
             fail("MDP", "P", "have as many next states as states, [H, S, A, S]", p.shape)
         rewards = as_floats("MDP", "r", r, "H S A", (None, n_states, n_actions))
         start = as_simplex("MDP", "mu0", mu0, "S", (n_states,))
@@ -66,4 +69,5 @@ class MDP:
 
     def __repr__(self) -> str:
         kind = "stationary" if self.P.shape[0] == 1 and self.H > 1 else "staged"
-        return f"MDP(H={self.H}, S={self.S}, A={self.A}, {kind} dynamics)"
+        sparse = f", {self.P.shape[3]} successors" if isinstance(self.P, Successors) else ""
+        return f"MDP(H={self.H}, S={self.S}, A={self.A}, {kind} dynamics{sparse})"

@@ -8,21 +8,21 @@ whose Bellman equation is closed form: V = beta log sum_a pi_ref e^{Q / beta}, p
 the hard optimum over pi_ref's support, beta = inf is pi_ref itself. Exact means to rounding: the worst error of V is at
 most 1e-13 of the largest |V|, for every beta, without NaN (see ``mdpsim.kernels.bellman`` for how).
 
-A probability row means row / sum(row). Each function reads P once; wrappers check their arguments in microseconds.
+A probability row means row / sum(row). Each function reads P once; wrappers check their arguments in microseconds. Costs
+are those of dense transitions; Successors of width K take O(H S A K), and a LinearMDP O(H (S A d + d S)), without forming P.
 References: Puterman (1994), chapter 4; Ziebart (2010); Geist, Scherrer and Pietquin (2019).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import ROW_SLACK, FloatArray, as_beta, as_simplex, fail, frozen
-from mdpsim.kernels import bellman
 from mdpsim.kernels import evaluate as kernels
-from mdpsim.mdp.tabular import MDP
+from mdpsim.mdp.forms import AnyMDP, Form, form
 
 
 class Solution(NamedTuple):
@@ -53,7 +53,7 @@ class Value(NamedTuple):
     kl: float
 
 
-def solve_soft(mdp: MDP, pi_ref: ArrayLike, beta: float) -> Solution:
+def solve_soft(mdp: AnyMDP, pi_ref: ArrayLike, beta: float) -> Solution:
     """KL-regularised optimum by exact backward induction.
 
     Implements: V[h, s] = beta log sum_a pi_ref[h, s, a] exp(Q[h, s, a] / beta), pi = pi_ref exp((Q - V) / beta).
@@ -70,20 +70,20 @@ def solve_soft(mdp: MDP, pi_ref: ArrayLike, beta: float) -> Solution:
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
-    _check_mdp("solve_soft", mdp)
+    model = form("solve_soft", mdp)
     beta = as_beta("solve_soft", beta)
-    ref = _policy("solve_soft", "pi_ref", pi_ref, mdp)
-    V, Q, pi = _outputs(mdp)
+    ref = _policy("solve_soft", "pi_ref", pi_ref, model)
+    V, Q, pi = _outputs(model)
     if beta == 0.0:
-        fits = bellman.hard_induction(mdp.P, mdp.r, ref, V, Q, pi)
+        fits = model.solve.hard_induction(*model.dynamics, model.reward, ref, V, Q, pi)
     else:
-        fits = bellman.soft_induction(mdp.P, mdp.r, ref, beta, V, Q, pi)
+        fits = model.solve.soft_induction(*model.dynamics, model.reward, ref, beta, V, Q, pi)
     if not fits:
         _overflow("solve_soft")
     return Solution(frozen(V), frozen(Q), frozen(pi))
 
 
-def solve_hard(mdp: MDP) -> Solution:
+def solve_hard(mdp: AnyMDP) -> Solution:
     """Optimum without regularisation, by exact backward induction.
 
     Implements: V[h, s] = max_a Q[h, s, a]; pi is uniform over the actions within 4 ulp of the row's largest |Q|.
@@ -97,15 +97,15 @@ def solve_hard(mdp: MDP) -> Solution:
     Raises:
         ValueError: an argument that is no MDP, or values beyond float64.
     """
-    _check_mdp("solve_hard", mdp)
-    V, Q, pi = _outputs(mdp)
-    uniform = frozen(np.ones((1, mdp.S, mdp.A)))  # ties share in proportion to this; its rows need no sum
-    if not bellman.hard_induction(mdp.P, mdp.r, uniform, V, Q, pi):
+    model = form("solve_hard", mdp)
+    V, Q, pi = _outputs(model)
+    uniform = frozen(np.ones((1, *model.shape[1:])))  # ties share in proportion to this; its rows need no sum
+    if not model.solve.hard_induction(*model.dynamics, model.reward, uniform, V, Q, pi):
         _overflow("solve_hard")
     return Solution(frozen(V), frozen(Q), frozen(pi))
 
 
-def evaluate(mdp: MDP, pi: ArrayLike, *, pi_ref: ArrayLike | None = None, beta: float = 0.0) -> Value:
+def evaluate(mdp: AnyMDP, pi: ArrayLike, *, pi_ref: ArrayLike | None = None, beta: float = 0.0) -> Value:
     """Values of a policy, regularised where beta > 0, and its trajectory KL to a reference.
 
     Implements: V[h, s] = sum_a pi[h, s, a] Q[h, s, a] - beta KL(pi[h, s] || pi_ref[h, s]), J = sum_s mu0[s] V[0, s].
@@ -124,31 +124,32 @@ def evaluate(mdp: MDP, pi: ArrayLike, *, pi_ref: ArrayLike | None = None, beta: 
         ValueError: naming the argument; beta > 0 without pi_ref, or with a policy that leaves pi_ref's support at any
             (h, s, a), reached or not.
     """
-    _check_mdp("evaluate", mdp)
+    model = form("evaluate", mdp)
     beta = as_beta("evaluate", beta)
-    policy = _policy("evaluate", "pi", pi, mdp)
+    policy = _policy("evaluate", "pi", pi, model)
     if pi_ref is None:
         if beta > 0.0:
             fail("evaluate", "pi_ref", f"be given where beta > 0 (beta = {beta:g})", None)
-        rows, worst = frozen(np.zeros((mdp.horizon, mdp.P.shape[1]))), 0.0
+        rows, worst = frozen(np.zeros(model.shape[:2])), 0.0
     else:
-        ref = _policy("evaluate", "pi_ref", pi_ref, mdp)
+        ref = _policy("evaluate", "pi_ref", pi_ref, model)
         if beta > 0.0:
             _check_cover(policy, ref)
         rows, worst = _kl_rows(policy, ref)
-    V, Q, _ = _outputs(mdp)
+    V, Q, _ = _outputs(model)
     K = np.empty(V.shape)
-    if not kernels.policy_values(mdp.P, mdp.r, policy, beta if beta < np.inf else 0.0, rows, V, Q, K):
+    weight = beta if beta < np.inf else 0.0
+    if not model.value.policy_values(*model.dynamics, model.reward, policy, weight, rows, V, Q, K):
         _overflow("evaluate")
     if beta == np.inf:
-        kernels.ruin(mdp.P, policy, rows, V, Q)
-    J = kernels.expectation(mdp.mu0, frozen(V)[0])
+        model.value.ruin(*model.dynamics, policy, rows, V, Q)
+    J = kernels.expectation(model.mu0, frozen(V)[0])
     # without cover somewhere, what counts is whether pi ever gets there
-    kl = kernels.expectation(mdp.mu0, frozen(K)[0]) if worst < np.inf else _expected_kl(mdp, policy, rows)
+    kl = kernels.expectation(model.mu0, frozen(K)[0]) if worst < np.inf else _expected_kl(model, policy, rows)
     return Value(V, frozen(Q), float(J), float(kl))
 
 
-def occupancy(mdp: MDP, pi: ArrayLike) -> FloatArray:
+def occupancy(mdp: AnyMDP, pi: ArrayLike) -> FloatArray:
     """Law of the state at each stage under a policy.
 
     Implements: occ[0] = mu0, occ[h+1, s'] = sum_{s, a} occ[h, s] pi[h, s, a] P[h, s, a, s'].
@@ -162,11 +163,11 @@ def occupancy(mdp: MDP, pi: ArrayLike) -> FloatArray:
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
-    _check_mdp("occupancy", mdp)
-    return _occupancy(mdp, _policy("occupancy", "pi", pi, mdp))
+    model = form("occupancy", mdp)
+    return _occupancy(model, _policy("occupancy", "pi", pi, model))
 
 
-def trajectory_kl(mdp: MDP, pi: ArrayLike, other: ArrayLike) -> float:
+def trajectory_kl(mdp: AnyMDP, pi: ArrayLike, other: ArrayLike) -> float:
     """KL divergence between the laws of trajectories under two policies of one MDP.
 
     Implements: KL = sum_h sum_s occ[h, s] KL(pi[h, s] || other[h, s]), occ the occupancy of pi.
@@ -182,25 +183,19 @@ def trajectory_kl(mdp: MDP, pi: ArrayLike, other: ArrayLike) -> float:
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
-    _check_mdp("trajectory_kl", mdp)
-    policy = _policy("trajectory_kl", "pi", pi, mdp)
-    rows, worst = _kl_rows(policy, _policy("trajectory_kl", "other", other, mdp))
-    return _expected_kl(mdp, policy, rows) if worst > 0.0 else 0.0
+    model = form("trajectory_kl", mdp)
+    policy = _policy("trajectory_kl", "pi", pi, model)
+    rows, worst = _kl_rows(policy, _policy("trajectory_kl", "other", other, model))
+    return _expected_kl(model, policy, rows) if worst > 0.0 else 0.0
 
 
-def _check_mdp(function: str, mdp: Any) -> None:
-    """Refuse anything but an MDP."""
-    if not isinstance(mdp, MDP):
-        fail(function, "mdp", "be an mdpsim.MDP", type(mdp).__name__)
-
-
-def _policy(function: str, argument: str, pi: ArrayLike, mdp: MDP) -> FloatArray:
+def _policy(function: str, argument: str, pi: ArrayLike, model: Form) -> FloatArray:
     """Guard a policy [H, S, A] of the MDP.
 
     What is in order already (nearly every call, in a loop of small solves) is not copied: the kernel gets a read-only
     view, and nothing returned shares memory with it. All else, and every fault, goes the long way.
     """
-    shape = (mdp.horizon, *mdp.P.shape[1:3])
+    shape = model.shape
     if type(pi) is np.ndarray and pi.shape == shape and pi.dtype == np.float64 and pi.flags.c_contiguous:
         view = pi.view()
         view.flags.writeable = False
@@ -209,11 +204,10 @@ def _policy(function: str, argument: str, pi: ArrayLike, mdp: MDP) -> FloatArray
     return as_simplex(function, argument, pi, "H S A", shape)
 
 
-def _outputs(mdp: MDP) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _outputs(model: Form) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Empty V [H+1, S], Q [H, S, A], pi [H, S, A]."""
-    n_states, n_actions = mdp.P.shape[1:3]
-    shape = (mdp.horizon, n_states, n_actions)
-    return np.empty((mdp.horizon + 1, n_states)), np.empty(shape), np.empty(shape)
+    horizon, n_states, _ = model.shape
+    return np.empty((horizon + 1, n_states)), np.empty(model.shape), np.empty(model.shape)
 
 
 def _overflow(function: str) -> NoReturn:
@@ -221,10 +215,10 @@ def _overflow(function: str) -> NoReturn:
     fail(function, "mdp", "have rewards whose sums stay within float64", "values that overflow")
 
 
-def _occupancy(mdp: MDP, pi: FloatArray) -> FloatArray:
+def _occupancy(model: Form, pi: FloatArray) -> FloatArray:
     """Occupancy [H, S] of a guarded policy."""
-    occ = np.empty((mdp.H, mdp.S))
-    kernels.occupancy(mdp.P, pi, mdp.mu0, occ)
+    occ = np.empty(model.shape[:2])
+    model.value.occupancy(*model.dynamics, pi, model.mu0, occ)
     return frozen(occ)
 
 
@@ -235,9 +229,9 @@ def _kl_rows(pi: FloatArray, other: FloatArray) -> tuple[FloatArray, float]:
     return frozen(rows), worst
 
 
-def _expected_kl(mdp: MDP, pi: FloatArray, rows: FloatArray) -> float:
+def _expected_kl(model: Form, pi: FloatArray, rows: FloatArray) -> float:
     """Trajectory KL from the KL of the rows [H, S], infinite ones included."""
-    return float(kernels.expectation(_occupancy(mdp, pi).reshape(-1), rows.reshape(-1)))
+    return float(kernels.expectation(_occupancy(model, pi).reshape(-1), rows.reshape(-1)))
 
 
 def _check_cover(pi: FloatArray, ref: FloatArray) -> None:

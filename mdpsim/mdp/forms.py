@@ -1,0 +1,71 @@
+"""The representations of an MDP, and the kernels that read each: the one place where a record's type decides anything.
+
+Each representation has kernels of the same names, which take the arrays of its dynamics first and do the same work:
+
+==================  =====================  ====================================================
+record              dynamics               kernels
+==================  =====================  ====================================================
+MDP                 P                      bellman, evaluate, rollout
+MDP of Successors   next_state, prob       successors
+LinearMDP           phi, mu                linear
+==================  =====================  ====================================================
+
+A new representation is a record, a kernel module with these names, and a row here.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mdpsim.arrays import FloatArray, fail
+from mdpsim.kernels import bellman, evaluate, linear, rollout, successors
+from mdpsim.mdp.linear import LinearMDP
+from mdpsim.mdp.successors import Successors
+from mdpsim.mdp.tabular import MDP
+
+AnyMDP = MDP | LinearMDP
+
+
+class Form(NamedTuple):
+    """How the kernels see a record.
+
+    solve: module of soft_induction and hard_induction(*dynamics, reward, ..).
+    value: module of policy_values(*dynamics, reward, ..), ruin and occupancy(*dynamics, ..).
+    roll: module of roll_episodes(*dynamics, reward, ..) and roll_counts(*dynamics, ..).
+    dynamics: arrays of the transitions.
+    reward: array of the rewards.
+    rows: those of the dynamics that hold probability rows, from which sampling draws.
+    shape: (H, S, A).
+    mu0: [S] law of the first state.
+    """
+
+    solve: ModuleType
+    value: ModuleType
+    roll: ModuleType
+    dynamics: tuple[np.ndarray, ...]
+    reward: FloatArray
+    rows: tuple[FloatArray, ...]
+    shape: tuple[int, int, int]
+    mu0: FloatArray
+
+
+def form(function: str, mdp: Any) -> Form:
+    """The form of a record; ``function`` is who asks.
+
+    Raises:
+        ValueError: anything but an MDP or a LinearMDP.
+    """
+    if isinstance(mdp, MDP):
+        p = mdp.P
+        _, n_states, n_actions, _ = p.shape
+        shape = (mdp.horizon, n_states, n_actions)
+        if isinstance(p, Successors):
+            return Form(successors, successors, successors, (p.next_state, p.prob), mdp.r, (p.prob,), shape, mdp.mu0)
+        return Form(bellman, evaluate, rollout, (p,), mdp.r, (p,), shape, mdp.mu0)
+    if isinstance(mdp, LinearMDP):
+        dynamics, shape = (mdp.phi, mdp.mu), (mdp.H, mdp.S, mdp.A)
+        return Form(linear, linear, linear, dynamics, mdp.theta, dynamics, shape, mdp.mu0)
+    fail(function, "mdp", "be an mdpsim.MDP or an mdpsim.LinearMDP", type(mdp).__name__)
