@@ -296,10 +296,12 @@ def _rule_words(claim: Claim) -> str:
         ratio = f"{column_label(rule.of)} / bound"
         return f"the mean of {ratio} is at most {format_number(1 + rule.margin, 4)} at every point"
     if isinstance(rule, HighProb):
-        return f"the probability that {column_label(rule.of)} exceeds its bound is at most {format_number(rule.delta)} at every point"
+        share = format_number(rule.delta)
+        return f"the probability that {column_label(rule.of)} exceeds its bound is at most {share} at every point"
     if isinstance(rule, Order):
         lead = f" by more than {format_number(rule.margin)}" if rule.margin else ""
-        return f"in the mean {column_label(rule.larger)} is above {column_label(rule.smaller)}{lead} at every point, trials paired"
+        pair = f"{column_label(rule.larger)} is above {column_label(rule.smaller)}"
+        return f"in the mean over paired trials {pair}{lead} at every point"
     if isinstance(rule, Limit):
         return _limit_words(rule)
     side = "at most the reference plus" if rule.side == "at_most" else "the reference ±"

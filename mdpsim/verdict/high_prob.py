@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdpsim.arrays import FloatArray
 from mdpsim.claims.claim import Point
@@ -78,7 +79,7 @@ def p_many(k: int, n: int, delta: float) -> float:
     return float(_upper_tail(np.array([k]), n, delta)[0])
 
 
-def _upper_tail(k: FloatArray, n: int, delta: float) -> FloatArray:
+def _upper_tail(k: NDArray[np.int_], n: int, delta: float) -> FloatArray:
     """P(Bin(n, delta) >= k), exactly 1 at k = 0."""
     from scipy.special import betainc
 
