@@ -6,7 +6,7 @@ beta is the weight of the KL divergence. Start with ``mdpsim.verify("korbak2022/
 """
 
 from mdpsim.claims.claim import Claim, Paper, Point, Twin, geometric, per_seed, product
-from mdpsim.claims.rules import Identity, Inequality, Mean, Rate
+from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Mean, Order, Rate
 from mdpsim.claims.run import MeasureError, run
 from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, Trajectories, sample, sample_counts
@@ -24,8 +24,8 @@ from mdpsim.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
-    "MDP", "Claim", "Counts", "Identity", "Inequality", "LinearMDP", "Mean", "MeasureError", "Paper", "Point", "Rate",
-    "Solution", "Store", "Successors", "Trajectories", "Twin", "Value", "Verdict", "all_claims", "evaluate", "fit_bc",
-    "generator", "geometric", "get_claim", "judge", "load_claims", "occupancy", "per_seed", "product", "run", "sample",
-    "sample_counts", "solve_hard", "solve_soft", "trajectory_kl", "verify",
+    "MDP", "Claim", "Counts", "HighProb", "Identity", "Inequality", "Limit", "LinearMDP", "Mean", "MeasureError", "Order",
+    "Paper", "Point", "Rate", "Solution", "Store", "Successors", "Trajectories", "Twin", "Value", "Verdict", "all_claims",
+    "evaluate", "fit_bc", "generator", "geometric", "get_claim", "judge", "load_claims", "occupancy", "per_seed", "product",
+    "run", "sample", "sample_counts", "solve_hard", "solve_soft", "trajectory_kl", "verify",
 ]

@@ -18,7 +18,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from mdpsim.claims.claim import Claim, Paper
-from mdpsim.claims.rules import LEVEL, Identity, Inequality, Mean, Rate
+from mdpsim.claims.rules import LEVEL, HighProb, Identity, Inequality, Limit, Mean, Order, Rate
 from mdpsim.plots.labels import axis_label, column_label, format_estimate, format_interval, format_number
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, REJECTED, SUPPORTED, Records, Verdict
 from mdpsim.verdict.stats import holm
@@ -34,8 +34,14 @@ ORIGINS = {
     "derived": "derived by the authors of the claim; the derivation stands in the docstring of its module",
     "folklore": "folklore: known in the field, without a single source",
 }
-_NOUNS = {"identity": "largest gap", "inequality": "closest value", "mean": "mean", "rate": "slope"}
-_BOUNDS = {"identity": "tolerance", "inequality": "bound", "mean": "bound", "rate": "reference slope"}
+_NOUNS = {
+    "identity": "largest gap", "inequality": "closest value", "mean": "mean", "rate": "slope", "high_prob": "quantile",
+    "order": "mean difference", "limit": "mean", "law": "Kolmogorov distance",
+}
+_BOUNDS = {
+    "identity": "tolerance", "inequality": "bound", "mean": "bound", "rate": "reference slope", "high_prob": "bound",
+    "order": "margin", "limit": "limit", "law": "margin",
+}
 
 # Names of functions that LaTeX sets upright with a thin space before them.
 _FUNCTIONS = frozenset((
@@ -269,7 +275,7 @@ def _view(claim: Claim, records: Records, v: Verdict, p_holm: float, folder: Pat
         "words": status_words(v),
         "origin": ORIGINS[claim.origin],
         "rule": _rule_words(claim),
-        "interval": isinstance(claim.rule, Mean | Rate),
+        "interval": isinstance(claim.rule, Mean | Rate | HighProb | Order | Limit),
         "noun": _NOUNS[claim.rule.name],
         "bound_noun": _BOUNDS[claim.rule.name],
         "figure": _figure(claim, records, v, folder, context),
@@ -289,11 +295,29 @@ def _rule_words(claim: Claim) -> str:
     if isinstance(rule, Mean):
         ratio = f"{column_label(rule.of)} / bound"
         return f"the mean of {ratio} is at most {format_number(1 + rule.margin, 4)} at every point"
+    if isinstance(rule, HighProb):
+        share = format_number(rule.delta)
+        return f"the probability that {column_label(rule.of)} exceeds its bound is at most {share} at every point"
+    if isinstance(rule, Order):
+        lead = f" by more than {format_number(rule.margin)}" if rule.margin else ""
+        pair = f"{column_label(rule.larger)} is above {column_label(rule.smaller)}"
+        return f"in the mean over paired trials {pair}{lead} at every point"
+    if isinstance(rule, Limit):
+        return _limit_words(rule)
     side = "at most the reference plus" if rule.side == "at_most" else "the reference ±"
     return (
         f"the slope of log mean {column_label(rule.of)} against log {axis_label(rule.axis)} is {side} "
         f"{format_number(rule.margin)} on every line"
     )
+
+
+def _limit_words(rule: Limit) -> str:
+    """The two tests of Limit in words."""
+    margin = "its margin" if callable(rule.margin) else format_number(rule.margin)
+    if rule.law is None:
+        return f"the mean of {column_label(rule.of)} is its stated value ± {margin} at every point"
+    law = f"the {rule.law[0]} law" if isinstance(rule.law, tuple) else "its stated law"
+    return f"the law of {column_label(rule.of)} is within Kolmogorov distance {margin} of {law} at every point"
 
 
 def _figure(claim: Claim, records: Records, v: Verdict, folder: Path, context: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import toy
-from mdpsim import Claim, Identity, Inequality, Mean, Point, Rate, Twin, geometric, per_seed, product
+from mdpsim import Claim, HighProb, Identity, Inequality, Limit, Mean, Order, Point, Rate, Twin, geometric, per_seed, product
 from mdpsim import rng as rng_
 
 
@@ -68,6 +68,11 @@ P = (Point(n=1), Point(n=2), Point(n=4))
         ({"rule": Rate(axis="family", slope=-1.0)}, "have its axis 'family' as a positive number"),
         ({"rule": Rate(axis="n", slope=-1.0)}, "have three or more values of 'n' on every line; got 2"),
         ({"rule": Rate(axis="n", slope=-1.0), "grid": {"smoke": P}, "seeds": {"smoke": 19}}, "be an integer >= 20; got 19"),
+        ({"rule": HighProb(delta=0.1), "seeds": {"smoke": 43, "quick": 44}}, "be an integer >= 44; got 43"),
+        ({"rule": HighProb(delta=0.01), "seeds": {"smoke": 458, "quick": 459}}, "be an integer >= 459; got 458"),
+        ({"rule": Order("a", "b"), "seeds": {"smoke": 49, "quick": 50}}, "be an integer >= 50; got 49"),
+        ({"rule": Limit(1.0), "seeds": {"smoke": 49, "quick": 50}}, "be an integer >= 50; got 49"),
+        ({"rule": Limit(law=("chi2", 3)), "seeds": {"smoke": 1059, "quick": 1060}}, "be an integer >= 1060; got 1059"),
     ],
 )
 def test_claim_guards(change: dict[str, Any], message: str) -> None:
@@ -85,10 +90,14 @@ def test_claim_guards(change: dict[str, Any], message: str) -> None:
         lambda: Rate(axis="n", slope=-1.0, side="left"), lambda: Rate(axis="n", slope=-1.0, margin=-0.1),
         lambda: Rate(axis="n", slope=float("nan")), lambda: Mean(margin=float("inf")), lambda: Mean(bound=None),  # type: ignore[arg-type]
         lambda: Inequality(of=""), lambda: Identity(float("nan")), lambda: Identity({"": 1.0}),
+        lambda: HighProb(delta=0.0), lambda: HighProb(delta=1.0), lambda: HighProb(of=""), lambda: HighProb(bound=""),
+        lambda: Order("a", "a"), lambda: Order("", "b"), lambda: Order("a", "b", margin=float("nan")),
+        lambda: Limit(), lambda: Limit(1.0, law=("chi2", 1)), lambda: Limit(float("nan")), lambda: Limit(1.0, margin=-1.0),
+        lambda: Limit(law=("chi", 1)), lambda: Limit(law="chi2"), lambda: Limit(law=("chi2", 1), margin=1.0),  # type: ignore[arg-type]
     ],
 )
 def test_twin_and_rule_guards(make: Any) -> None:
-    with pytest.raises(ValueError, match=r"^(Twin|Rate|Mean|Inequality|Identity): .* must .*; got "):
+    with pytest.raises(ValueError, match=r"^(Twin|Rate|Mean|Inequality|Identity|HighProb|Order|Limit): .* must .*; got "):
         make()
 
 

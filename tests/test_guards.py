@@ -84,7 +84,8 @@ TABLE: dict[str, Row] = {
 }
 # Public names whose bad input is tested elsewhere (test_claims, test_store, test_papers) or that take none.
 ELSEWHERE = {
-    "Claim", "Twin", "Point", "Paper", "Identity", "Inequality", "Mean", "Rate", "Store", "product", "per_seed", "all_claims",
+    "Claim", "Twin", "Point", "Paper", "Identity", "Inequality", "Mean", "Rate", "HighProb", "Order", "Limit", "Store",
+    "product", "per_seed", "all_claims",
     "judge", "Solution", "Value", "Verdict", "MeasureError",
 }
 

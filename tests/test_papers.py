@@ -11,7 +11,7 @@ import pytest
 
 from mdpsim import Claim, Mean, Rate, all_claims, get_claim, judge, load_claims, papers, run
 from mdpsim.claims.claim import PRESETS
-from mdpsim.claims.rules import Identity, Inequality
+from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Order
 from mdpsim.registry import select
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, REJECTED, SUPPORTED
 
@@ -91,8 +91,13 @@ def test_columns_the_rules_read_exist(claim: Claim) -> None:
     for rule in (claim.rule, *(t.rule for t in claim.twins if t.rule)):
         if isinstance(rule, Identity):
             read = {*rule.gaps, *(t for t in rule.gaps.values() if isinstance(t, str))}
+        elif isinstance(rule, Order):
+            read = {rule.larger, rule.smaller}
+        elif isinstance(rule, Limit):
+            stated = rule.law[1] if isinstance(rule.law, tuple) else rule.value
+            read = {rule.of, *([stated] if isinstance(stated, str) else [])}
         else:
-            assert isinstance(rule, Inequality | Mean | Rate)
+            assert isinstance(rule, Inequality | Mean | Rate | HighProb)
             read = {rule.of, *(q for q in (rule.bound, getattr(rule, "tol", None)) if isinstance(q, str))}
         assert read <= columns
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from mdpsim import rng as rng_
 from mdpsim.arrays import as_count, fail, unknown
-from mdpsim.claims.rules import MIN_MEAN_TRIALS, MIN_RATE_TRIALS, Mean, Rate, Rule
+from mdpsim.claims.rules import Rate, Rule
 
 PRESETS = ("smoke", "quick", "paper", "full")
 ORIGINS = ("paper", "as-transcribed", "derived", "folklore")
@@ -294,8 +294,7 @@ def _check_plan(
         for name in draws or ():
             if any(name not in p for p in points):
                 fail(where, "draws", f"name axes of every point of grid[{preset!r}]", repr(name))
-        fewest = MIN_RATE_TRIALS if isinstance(rule, Rate) else MIN_MEAN_TRIALS if isinstance(rule, Mean) else 1
-        as_count(where, f"seeds[{preset!r}]", seeds[preset], low=fewest)
+        as_count(where, f"seeds[{preset!r}]", seeds[preset], low=rule.fewest)
         if isinstance(rule, Rate):
             _check_axis(where, preset, points, rule)
 

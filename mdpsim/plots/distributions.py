@@ -1,7 +1,8 @@
 """Margin plots: how near every trial came to its bound or tolerance, one row a point, on a log scale.
 
 A row shows the range of the trials as a hairline, their middle half as a bar and what the rule judges as a dot: the
-worst trial for deterministic rules, the mean with its interval for Mean. The dashed line at 1 is the bound; a claim
+worst trial for deterministic rules, the mean (Mean, Order) or the quantile (HighProb) with its interval. A Limit has no
+trials to show, only its interval, as distance over margin. The dashed line at 1 is the bound; a claim
 lies left of it, its twins (grey) should lie right of it. Exact zeros and infinities sit in marked margins of the axis.
 """
 
@@ -19,11 +20,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from mdpsim.claims.claim import Claim, Point
-from mdpsim.claims.rules import Identity, Mean, Rate, Rule
+from mdpsim.claims.rules import HighProb, Identity, Limit, Mean, Order, Rate, Rule
 from mdpsim.plots import labels, series, style
 from mdpsim.verdict.records import REFUTED, PointVerdict, Records, Verdict
 
 MAX_ROWS = 36
+_JUDGED: Mapping[type, str] = {
+    Mean: "mean, interval, range of trials", Order: "mean, interval, range of trials",
+    HighProb: "quantile, interval, range of trials", Limit: "estimate, interval",
+}
 _LONG_LABEL = 26  # characters that fit beside the strips in one column
 
 
@@ -39,7 +44,7 @@ class Row:
 
 
 def margin_plot(claim: Claim, records: Records, verdict: Verdict) -> Figure:
-    """Strips of gap / tolerance (Identity) or value / bound (Inequality, Mean) over trials, point by point.
+    """Strips of what :func:`mdpsim.plots.series.ratios` compares with 1, over trials, point by point.
 
     Beyond 36 points the 35 nearest to the bound keep their own rows and the others are pooled in one.
 
@@ -58,7 +63,7 @@ def margin_plot(claim: Claim, records: Records, verdict: Verdict) -> Figure:
         ax.axvline(1.0, linestyle="--", color=style.BOUND, linewidth=1.0, gid="bound", zorder=2)
         for y, row in enumerate(rows):
             for i, values in enumerate(row.twins):
-                _twin(ax, scale, y + 0.3, values, i, isinstance(series.twin_rule(claim, claim.twins[i]), Mean))
+                _twin(ax, scale, y + 0.3, values, i, series.twin_rule(claim, claim.twins[i]))
             _strip(ax, scale, y, row, claim.rule)
         _axes(ax, scale, rows, claim.rule)
         _legend(figure, claim, rows)
@@ -167,8 +172,8 @@ def _strip(ax: Axes, scale: _Scale, y: float, row: Row, rule: Rule) -> None:
     ax.plot(x[[0, -1]], [y, y], linewidth=0.7, zorder=3, **look)
     ax.plot(quarter, [y, y], linewidth=2.8, solid_capstyle="butt", zorder=3, **{**look, "alpha": 0.4 * look["alpha"]})
     face = color if row.done else "white"
-    if isinstance(rule, Mean):
-        dot, low, high = _judged_mean(row)
+    if isinstance(rule, Mean | HighProb | Order | Limit):
+        dot, low, high = _judged(row, rule)
         ends = [v if math.isfinite(v) else dot for v in (low, high)]  # an open side is not drawn
         ax.plot(scale.place(np.array(ends)), [y, y], linewidth=1.6, zorder=4, **look)
         ax.plot(scale.place(np.array([dot])), [y], "D", markersize=3.2, markerfacecolor=face, gid=gid, zorder=5, **look)
@@ -177,23 +182,35 @@ def _strip(ax: Axes, scale: _Scale, y: float, row: Row, rule: Rule) -> None:
         ax.plot(x[-1:], [y], marker, markerfacecolor=face, gid=gid, zorder=5, **look)
 
 
-def _judged_mean(row: Row) -> tuple[float, float, float]:
-    """The mean in units of the bound and its interval: the verdict's, else from the trials."""
+def _judged(row: Row, rule: Rule) -> tuple[float, float, float]:
+    """What is judged, and its interval, in units of the bound: the verdict's for Mean and HighProb, else from the row."""
     p = row.verdict
-    if p is None or math.isnan(p.estimate):
+    if isinstance(rule, Limit):
+        low, dot, high = row.claim
+        return dot, low, high
+    if p is None or math.isnan(p.estimate) or isinstance(rule, Order):
         return series.mean_interval(row.claim)
     ratio, low, high = (series.in_bounds(v, p.bound) for v in (p.estimate, *p.interval))
     return ratio, low, high
 
 
-def _twin(ax: Axes, scale: _Scale, y: float, values: np.ndarray, i: int, mean: bool) -> None:
-    """A twin's trials: a grey hairline with its own marker at what its rule judges, the mean or the worst trial."""
+def _judged_of(values: np.ndarray, rule: Rule) -> float:
+    """What a rule judges of a twin's trials: mean, quantile, the estimate of a limit, or the worst trial."""
+    if isinstance(rule, Mean | Order):
+        return float(values.mean())
+    if isinstance(rule, HighProb):
+        return float(np.quantile(values, 1.0 - rule.delta, method="inverted_cdf"))
+    return float(values[1] if isinstance(rule, Limit) else values.max())
+
+
+def _twin(ax: Axes, scale: _Scale, y: float, values: np.ndarray, i: int, rule: Rule) -> None:
+    """A twin's trials: a grey hairline with its own marker at what its rule judges."""
     if not len(values):
         return
     color, marker = style.TWINS[i % len(style.TWINS)], style.TWIN_MARKERS[i % 4]
     x = scale.place(np.sort(values))
     ax.plot(x[[0, -1]], [y, y], color=color, linewidth=0.7, gid=f"twin-{i}", zorder=1)
-    judged = scale.place(np.array([values.mean() if mean else values.max()]))
+    judged = scale.place(np.array([_judged_of(values, rule)]))
     ax.plot(judged, [y], marker, color=color, markersize=2.6, gid=f"twin-{i}", zorder=1)
 
 
@@ -219,17 +236,20 @@ def _axes(ax: Axes, scale: _Scale, rows: Sequence[Row], rule: Rule) -> None:
 def _ratio_label(rule: Rule) -> str:
     if isinstance(rule, Identity):
         return "gap / tolerance" if len(rule.gaps) == 1 else "worst gap / tolerance"
-    of = getattr(rule, "of", "value")
-    return f"{labels.column_label(of)} / bound"
+    if isinstance(rule, Order):
+        return f"{labels.column_label(rule.smaller)} / {labels.column_label(rule.larger)}"
+    if isinstance(rule, Limit):
+        return "distance / margin"
+    return f"{labels.column_label(rule.of)} / bound"
 
 
 def _legend(figure: Figure, claim: Claim, rows: Sequence[Row]) -> None:
     """One legend above the strips, with an entry for what is there and for nothing else."""
     blue = style.MEASURED
-    mean = isinstance(claim.rule, Mean)
-    handles: list[Any] = [Line2D([], [], color=blue, marker="D" if mean else "o", linewidth=0.7)]
-    texts = ["mean, interval, range of trials" if mean else "worst trial, range of trials"]
-    name = "tolerance" if isinstance(claim.rule, Identity) else "bound"
+    judged = _JUDGED.get(type(claim.rule))
+    handles: list[Any] = [Line2D([], [], color=blue, marker="D" if judged else "o", linewidth=0.7)]
+    texts = [judged or "worst trial, range of trials"]
+    name = {Identity: "tolerance", Limit: "margin", Order: "equality"}.get(type(claim.rule), "bound")
     handles.append(Line2D([], [], color=style.BOUND, linestyle="--", linewidth=1.0))
     texts.append(name)
     if any(r.verdict is not None and r.verdict.status == REFUTED for r in rows):

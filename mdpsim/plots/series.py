@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mdpsim.claims.claim import Claim, Point, Twin
-from mdpsim.claims.rules import LEVEL, Identity, Inequality, Mean, Quantity, Rate, Rule
+from mdpsim.claims.rules import LEVEL, HighProb, Identity, Inequality, Limit, Mean, Order, Quantity, Rate, Rule
 from mdpsim.verdict import stats
+from mdpsim.verdict.limit import decide_limit, margin_at, reach
 from mdpsim.verdict.records import Records
 from mdpsim.verdict.sample import Sample
 from mdpsim.verdict.sample import ratios as to_bound
@@ -105,19 +106,39 @@ def other_bounds(claim: Claim, data: Sample) -> list[str]:
 def ratios(rule: Rule, point: Point, data: Sample) -> np.ndarray:
     """What a rule compares with 1, trial by trial; above 1 the trial contradicts a deterministic rule.
 
-    Identity: the worst of gap / tolerance over its gap columns. Inequality: value / (bound + tol). Mean: value / bound.
-    Both in the judge's form for bounds that are not positive. NaN counts as infinite: it supports nothing.
+    Identity: the worst of gap / tolerance over its gap columns. Inequality: value / (bound + tol). Mean, HighProb:
+    value / bound. All in the judge's form for bounds that are not positive. Order: 1 - (difference - margin) / mean
+    size of the larger. Limit, of which no single trial says anything: the nearest, the middle and the farthest point
+    of the interval, as distances over the margin. NaN counts as infinite: it supports nothing.
     """
     if isinstance(rule, Identity):
         each = [_excess(data.column(point, gap), data.quantity(point, tol)) for gap, tol in rule.gaps.items()]
         return np.max(each, axis=0)
-    if isinstance(rule, Inequality | Mean):
+    if isinstance(rule, Order):
+        larger = data.column(point, rule.larger)
+        lead = larger - data.column(point, rule.smaller) - rule.margin
+        return _unknown_as_infinite(to_bound(-lead, np.full(len(lead), float(np.mean(np.abs(larger))))) + 1.0)
+    if isinstance(rule, Limit):
+        return _limit_reach(rule, point, data)
+    if isinstance(rule, Inequality | Mean | HighProb):
         bound = data.quantity(point, rule.bound)
         if isinstance(rule, Inequality):
             bound = bound + data.quantity(point, rule.tol)
-        out = to_bound(data.column(point, rule.of), bound)
-        return np.where(np.isnan(out), np.inf, out)
+        return _unknown_as_infinite(to_bound(data.column(point, rule.of), bound))
     raise TypeError(f"ratios: a {type(rule).__name__} rule compares slopes, not values")
+
+
+def _unknown_as_infinite(out: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(out), np.inf, out)
+
+
+def _limit_reach(rule: Limit, point: Point, data: Sample) -> np.ndarray:
+    """[3] distances from the limit over the margin: of the interval's near end, of the estimate, of its far end."""
+    (decision,) = decide_limit(rule, replace(data, data={point: data.data[point]}))
+    p, margin = decision.verdict, np.array([margin_at(rule, data, point)])
+    centre = p.bound if rule.law is None else 0.0
+    near, far = reach(p.interval[0] - centre, p.interval[1] - centre)
+    return _excess(np.array([near, abs(p.estimate - centre), far]), margin)
 
 
 def in_bounds(value: float, bound: float) -> float:

@@ -19,9 +19,12 @@ from typing import Any
 
 from mdpsim.arrays import fail, unknown
 from mdpsim.claims.claim import CLAIM_ARM, Claim, Point, Twin
-from mdpsim.claims.rules import Identity, Inequality, Mean, Rate, Rule
+from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Mean, Order, Rate, Rule
 from mdpsim.verdict.exact import decide_identity, decide_inequality
+from mdpsim.verdict.high_prob import decide_high_prob
+from mdpsim.verdict.limit import decide_limit
 from mdpsim.verdict.mean import decide_mean
+from mdpsim.verdict.order import decide_order
 from mdpsim.verdict.rate import decide_rate
 from mdpsim.verdict.records import (
     INCONCLUSIVE,
@@ -41,6 +44,9 @@ DECIDERS: dict[type, Callable[[Any, Sample], list[Decision]]] = {
     Inequality: decide_inequality,
     Mean: decide_mean,
     Rate: decide_rate,
+    HighProb: decide_high_prob,
+    Order: decide_order,
+    Limit: decide_limit,
 }
 
 NO_POWER = 100.0  # a bound this many times what was measured would not notice most falsehoods

@@ -17,6 +17,7 @@ from mdpsim.arrays import FloatArray
 from mdpsim.claims.claim import Point
 from mdpsim.claims.rules import LEVEL, MIN_RATE_TRIALS, Rate
 from mdpsim.verdict import stats
+from mdpsim.verdict.limits import within
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, SUPPORTED, PointVerdict
 from mdpsim.verdict.sample import ANYTHING, ROUNDING, Decision, Sample, slack_of, undecided
 
@@ -108,12 +109,7 @@ def _compare_slope(rule: Rate, m: stats.Moments, level: float) -> tuple[str, tup
         low, high = float(stats.lower_limit(m, level)), float(stats.upper_limit(m, LEVEL))
         status = REFUTED if low > margin else SUPPORTED if high <= margin else INCONCLUSIVE
         return status, (low, high), float(stats.p_above(m, margin))
-    low, high = float(stats.lower_limit(m, LEVEL / 2)), float(stats.upper_limit(m, LEVEL / 2))
-    p_value = min(1.0, 2.0 * min(float(stats.p_above(m, margin)), float(stats.p_below(m, -margin))))
-    if -margin <= low and high <= margin:
-        return SUPPORTED, (low, high), p_value
-    low, high = float(stats.lower_limit(m, level / 2)), float(stats.upper_limit(m, level / 2))
-    return (REFUTED if low > margin or high < -margin else INCONCLUSIVE), (low, high), p_value
+    return within(m, margin, level)
 
 
 def _outside(rule: Rate, low: float, high: float, status: str) -> float:

@@ -26,12 +26,13 @@ class PointVerdict:
     """The decision at one grid point (for a rate: on one line, ``point`` being what its points share).
 
     Attributes:
-        estimate: gap (Identity), value (Inequality), mean in units of the mean bound (Mean), slope (Rate).
+        estimate: gap (Identity), value (Inequality), mean in units of the mean bound (Mean), slope (Rate),
+            (1 - delta)-quantile in those units (HighProb), mean difference (Order), mean or distance of laws (Limit).
             NaN where there is no estimate (no trials, or trials that are not numbers); JSON shows it as null.
         interval: (low, high), such that the status can be read off it: refuted where it lies wholly outside the claimed
             region, supported where wholly inside. The refuting end is at level 0.01 / (number of points), the
             supporting end at 0.01. For deterministic rules the estimate twice; infinite where there is no limit.
-        bound: tolerance, bound, mean bound, or the reference slope.
+        bound: tolerance, bound, mean bound, the reference slope, the margin (Order, Limit of a law) or the value (Limit).
         slack: bound / estimate where that has a meaning (for a rate with a formula: formula / mean at the end of the
             axis), else None.
         p_value: of the refutation test at this point (0 or 1 for deterministic rules).

@@ -8,7 +8,7 @@ above.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +80,15 @@ def ratios(x: FloatArray, bound: FloatArray) -> FloatArray:
     ratio = np.where(bound == 0.0, np.where(x <= 0.0, 1.0, math.inf), ratio)
     ratio = np.where((bound == math.inf) & (x == math.inf), 1.0, ratio)
     return np.where(np.isnan(x) | np.isnan(bound), math.nan, ratio)
+
+
+def natural_units(x: FloatArray, bound: FloatArray) -> Callable[[float], float]:
+    """From a mean ratio to the units of the bound: mean bound + (ratio - 1) mean |bound|."""
+    centre, unit = float(np.mean(bound)), float(np.mean(np.abs(bound)))
+    if not math.isfinite(unit):  # an infinite bound has no units: show the values' own mean, and no limits
+        mean = float(np.mean(x))
+        return lambda ratio: mean if math.isfinite(ratio) else ratio
+    return lambda ratio: (centre - unit) + ratio * unit if math.isfinite(ratio) else ratio
 
 
 def undecided(point: Point, x: FloatArray, note: str) -> Decision:
