@@ -23,8 +23,8 @@ from mdpsim.solve.exact import occupancy, trajectory_kl
 def measure_cloning(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     """KL_traj(pi_E || pi_BC) of the add-one clone of N demonstrations, and the bounds for that very instance.
 
-    The expert is "deterministic" (a random action in every state and stage) or "interior" (Dirichlet(1) rows). ``value`` is
-    exact given the counts; ``bound`` is (2) with the instance's exact occupancies.
+    The expert is "deterministic" (a random action in every state and stage) or "interior" (Dirichlet(1) rows). ``kl`` is
+    exact given the counts; ``sharp_bound`` is (2) with the instance's exact occupancies.
     """
     return _clone(point, rng, noise=0.0)
 
@@ -47,6 +47,7 @@ def _clone(point: Point, rng: np.random.Generator, noise: float) -> dict[str, fl
         "sharp_bound": sharp,
         "sharp_halved": 0.5 * sharp,
         "paper_bound": paper_bound(mdp, n_demos),
+        "paper_over_n": paper_bound(mdp, n_demos) / n_demos,
     }
 
 
