@@ -7,6 +7,7 @@ and messages go to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -24,13 +25,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from mdpsim.arrays import unknown
+from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.claims.claim import CLAIM_ARM, PRESETS, Claim
-from mdpsim.claims.run import Chunk, MeasureError, missing
-from mdpsim.registry import all_claims, select
+from mdpsim.claims.run import MAX_SEED, Chunk, MeasureError, missing, run_all
+from mdpsim.registry import all_claims, get_claim, select
 from mdpsim.store import DEFAULT_PATH, Store, StoreWarning
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, SUPPORTED
-from mdpsim.verify import Judged, held_preset, judge_all, verify_all
+from mdpsim.verify import Judged, held_preset, judge_all
+from mdpsim.versions import cores
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -59,8 +61,8 @@ def _out() -> Console:
 def _errors() -> Iterator[None]:
     """Turn errors into one line on stderr and the exit status of the contract."""
 
-    def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
-        _err().print(f"[yellow]note:[/] {message}" if issubclass(category, StoreWarning) else str(message))
+    def show(message: Any, *rest: Any, **more: Any) -> None:
+        _err().print(f"[yellow]note:[/] {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -70,15 +72,18 @@ def _errors() -> Iterator[None]:
         except (ValueError, MeasureError) as error:
             _err().print(Text(f"mdpsim: {error}", style="red"))
             raise typer.Exit(2) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except OSError as error:
+            _err().print(Text(f"mdpsim: {error}", style="red"))
+            raise typer.Exit(2) from None
         except sqlite3.Error as error:
             _err().print(Text(f"mdpsim: the store cannot be used: {error}; name another with --store", style="red"))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             _err().print("interrupted: everything finished is in the store; the same command goes on from here")
             raise typer.Exit(130) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
 
 
 def _print_json(value: Any) -> None:
@@ -125,6 +130,16 @@ def list_(
         _out().print(table)
 
 
+def _one(target: str) -> Claim:
+    """The claim of an id, or the only one of a file."""
+    if not target.endswith(".py"):
+        return get_claim(target)
+    claims = select([target])[0]
+    if len(claims) > 1:
+        fail("mdpsim", "CLAIM", "be a file with one claim, or an id", f"{len(claims)} claims in {target}")
+    return claims[0]
+
+
 def _sizes(claim: Claim) -> dict[str, int]:
     """preset -> number of trials, twins included."""
     return {p: sum(sum(points.values()) for points in claim.plan(p).values()) for p in PRESETS if p in claim.grid}
@@ -143,7 +158,7 @@ def _describe(claim: Claim) -> dict[str, Any]:
 def show(claim: One, as_json: Json = False) -> None:
     """A claim's statement, what is measured, its twins and its citation."""
     with _errors():
-        found = select([claim])[0][0]
+        found = _one(claim)
         if as_json:
             _print_json(_describe(found))
             return
@@ -178,12 +193,22 @@ def verify(
     with _errors():
         if preset not in PRESETS:
             unknown("verify", "--preset", preset, PRESETS)
-        claims, modules = select(targets or [])
-        n_jobs = _cores() if jobs is None else jobs
-        with Store(store) as opened, _compilation_line(), _progress(claims, preset, seed, opened) as progress:
-            judged = verify_all(
-                claims, preset=preset, seed=seed, store=opened, jobs=n_jobs, progress=progress, modules=modules
-            )
+        with contextlib.redirect_stdout(sys.stderr):  # what a claims file prints is a message
+            claims, modules = select(targets or [])
+        n_jobs = cores() if jobs is None else jobs
+        as_count("verify", "--seed", seed, low=0, high=MAX_SEED)
+        failure: MeasureError | None = None
+        with Store(store) as opened, contextlib.redirect_stdout(sys.stderr), _compilation_line():
+            with _progress(claims, preset, seed, opened) as progress:
+                options = {"preset": preset, "seed": seed, "store": opened}
+                try:
+                    run_all(claims, preset=preset, seed=seed, sink=opened, jobs=n_jobs, progress=progress, modules=modules)
+                except MeasureError as error:
+                    failure = error
+            judged = judge_all([c for c in claims if not failure or c.id not in failure.claims], **options)
+        if failure is not None:
+            _show(judged, as_json)
+            raise failure
         _finish(judged, as_json, strict)
 
 
@@ -205,6 +230,7 @@ def _judge_held(targets: Sequence[str], preset: str | None, seed: int, path: Pat
     """Judge the claims a store has records of (or those named), each at its own largest complete preset."""
     if preset is not None and preset not in PRESETS:
         unknown("judge", "--preset", preset, PRESETS)
+    as_count("judge", "--seed", seed, low=0, high=MAX_SEED)
     claims, _ = select(targets)
     judged: list[Judged] = []
     with Store(path, create=False) as store:
@@ -215,10 +241,6 @@ def _judge_held(targets: Sequence[str], preset: str | None, seed: int, path: Pat
     if not judged:
         raise ValueError(f"judge: --store must hold records of a registered claim at seed {seed}; got none in {path}")
     return judged
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
@@ -246,10 +268,8 @@ def _progress(claims: Sequence[Claim], preset: str, seed: int, store: Store) -> 
         yield None
         return
     console = _err()
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), console=console, transient=True,
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task("", total=total)
     done, last = 0, time.monotonic()
 
@@ -266,13 +286,17 @@ def _progress(claims: Sequence[Claim], preset: str, seed: int, store: Store) -> 
         yield update
 
 
-def _finish(judged: Sequence[Judged], as_json: bool, strict: bool) -> None:
-    """Print the verdicts and exit with their status."""
+def _show(judged: Sequence[Judged], as_json: bool) -> None:
     if as_json:
         for one in judged:
             _print_json(one.verdict.to_json())
-    else:
+    elif judged:
         _print_table(judged)
+
+
+def _finish(judged: Sequence[Judged], as_json: bool, strict: bool) -> None:
+    """Print the verdicts and exit with their status."""
+    _show(judged, as_json)
     statuses = [one.verdict.status for one in judged]
     raise typer.Exit(1 if REFUTED in statuses else 3 if strict and INCONCLUSIVE in statuses else 0)
 
@@ -330,7 +354,7 @@ def cite(
         from mdpsim.report import citation
         from mdpsim.versions import bibtex
 
-        found = select([claim])[0][0]
+        found = _one(claim)
         sentence = None
         if store.exists():
             with Store(store, create=False) as opened:
@@ -341,35 +365,21 @@ def cite(
         if as_json:
             _print_json({"claim": found.id, "sentence": sentence, "bibtex": entries})
             return
-        missing_line = f"(no verdict in {store} at seed {seed} yet: run 'mdpsim verify {found.id}' for a sentence to quote)"
-        _out().print(Text("\n\n".join([sentence or missing_line, *entries])))
+        no_verdict = f"(no verdict in {store} at seed {seed} yet: run 'mdpsim verify {found.id}' for a sentence to quote)"
+        _out().print(Text("\n\n".join([sentence or no_verdict, *entries])))
 
 
 @app.command()
 def info(as_json: Json = False) -> None:
     """Versions, threads, BLAS, CPU, commit."""
     with _errors():
-        found = _information()
+        from mdpsim.versions import information
+
+        found = information()
         if as_json:
             _print_json(found)
         else:
             _out().print(Text("\n".join(f"{name:12} {value}" for name, value in _flat(found))))
-
-
-def _information() -> dict[str, Any]:
-    import llvmlite.binding as llvm
-    import numba
-    import numpy as np  # noqa: F401 - loads the BLAS that is asked for below
-    from threadpoolctl import threadpool_info
-
-    from mdpsim.kernels import _jit
-    from mdpsim.versions import versions
-
-    blas = [f"{lib['internal_api']} {lib['version']} ({lib['num_threads']} threads)" for lib in threadpool_info()]
-    return {
-        **versions(), "cpu": llvm.get_host_cpu_name(), "cores": _cores(), "numba_threads": numba.get_num_threads(),
-        "blas": blas, "kernels": {"cache": _jit.CACHE_DIRECTORY, "not_compiled": _jit.uncached()},
-    }
 
 
 def _flat(found: dict[str, Any]) -> Iterable[tuple[str, Any]]:

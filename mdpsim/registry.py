@@ -82,7 +82,7 @@ def load_claims(path: str | os.PathLike[str]) -> tuple[Claim, ...]:
         fail("load_claims", "path", "be a Python file with claims", repr(str(path)))
     try:
         module = load_module(module_name(file), str(file))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"load_claims: {path} does not import: {type(error).__name__}: {error}") from error
     claims = _claims_in(module)
     if not claims:
@@ -118,4 +118,6 @@ def select(targets: Iterable[str]) -> tuple[list[Claim], list[tuple[str, str]]]:
         for claim in found:
             if wanted.setdefault(claim.id, claim) is not claim:
                 fail("select", "claim ids", "be unique over the targets", repr(claim.id))
+            if _discovered().get(claim.id, claim) is not claim:  # its records would pass for the registered claim's
+                fail("select", f"claim ids in {target}", "differ from those of registered claims", repr(claim.id))
     return (list(wanted.values()) if targets else list(all_claims())), modules

@@ -15,6 +15,7 @@ import platform
 import sqlite3
 import time
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +42,12 @@ CREATE TABLE series (
     UNIQUE (claim, rev, arm, point));
 CREATE TABLE records (
     key BLOB PRIMARY KEY, series INTEGER NOT NULL REFERENCES series, seed INTEGER NOT NULL, trial INTEGER NOT NULL,
-    "values" TEXT NOT NULL, run INTEGER NOT NULL REFERENCES runs) WITHOUT ROWID;
+    "values" TEXT NOT NULL, checksum INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES runs) WITHOUT ROWID;
 CREATE UNIQUE INDEX by_series ON records (series, seed, trial);
 CREATE TABLE costs (
     run INTEGER NOT NULL REFERENCES runs, series INTEGER NOT NULL REFERENCES series, seed INTEGER NOT NULL,
-    trials INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (run, series, seed)) WITHOUT ROWID;
+    measure TEXT NOT NULL, trials INTEGER NOT NULL, seconds REAL NOT NULL,
+    PRIMARY KEY (run, series, seed, measure)) WITHOUT ROWID;
 """
 
 
@@ -79,7 +81,7 @@ class Store:
         try:
             self._db = self._open(synchronous)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not _is_damage(error) or not create:
                 fail("Store", "path", "be a file that can be opened and written (not on a network file system)",
                      f"{self.path!r} ({error})")
             self._move_aside(str(error))
@@ -107,8 +109,10 @@ class Store:
         try:
             self._check_owner(db)
             small = self.path == ":memory:" or os.path.getsize(self.path) <= CHECK_BYTES
-            if small and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("database disk image is malformed")
+            if small and db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+                db.execute("REINDEX")  # an index can be made again from its table
+                if db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
+                    raise sqlite3.DatabaseError("database disk image is malformed")
             _use_wal(db)
             db.execute(f"PRAGMA synchronous={synchronous}")
             with _transaction(db):
@@ -159,18 +163,16 @@ class Store:
         names = list(columns)
         with self._writing():
             run, series = self._run_id(), self._series_id(claim, arm, point)
-            rows = [
-                (
-                    record_key(claim, arm, point, seed, i), series, seed, i,
-                    json.dumps({name: columns[name][j].tolist() for name in names}, separators=(",", ":")), run,
-                )
-                for j, i in enumerate(trials)
-            ]
-            self._db.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
+            rows = []
+            for j, i in enumerate(trials):
+                key = record_key(claim, arm, point, seed, i)
+                values = json.dumps({name: columns[name][j].tolist() for name in names}, separators=(",", ":"))
+                rows.append((key, series, seed, i, values, checksum(key, values), run))
+            self._db.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             self._db.execute(
-                "INSERT INTO costs VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "INSERT INTO costs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "trials = trials + excluded.trials, seconds = seconds + excluded.seconds",
-                (run, series, seed, len(trials), seconds),
+                (run, series, seed, claim.measure_text(arm), len(trials), seconds),
             )
 
     @contextmanager
@@ -234,6 +236,7 @@ class Store:
         """
         as_count("records", "seed", seed, low=0)
         runs: set[int] = set()
+        texts: set[str] = set()
         seconds = 0.0
         arms: dict[str, dict[Point, Columns]] = {}
         for arm, points in claim.plan(preset).items():
@@ -241,15 +244,20 @@ class Store:
             for point, n in points.items():
                 series = self._find_series(claim, arm, point)
                 rows: dict[int, Any] = {}
-                for trial, values, run in self._db.execute(
-                    'SELECT trial, "values", run FROM records WHERE series = ? AND seed = ? AND trial < ?',
+                for key, trial, values, check, run in self._db.execute(
+                    'SELECT key, trial, "values", checksum, run FROM records WHERE series = ? AND seed = ? AND trial < ?',
                     (series, seed, n),
                 ):
+                    if checksum(key, values) != check:
+                        raise sqlite3.DatabaseError(f"{self.path}: a record of {claim.id} is damaged, trial {trial} at {point}")
                     rows[trial] = json.loads(values)
                     runs.add(run)
+                texts |= self._texts(series, seed) - {claim.measure_text(arm)}
                 arms[arm][point] = stack(rows, n)
                 seconds += self._cost(series, seed) * len(rows)
         what, notes = self._provenance(claim, runs)
+        if texts:
+            notes = (*notes, "records of another text of the measure are among these: raise rev, or use another store")
         return Records(claim.id, claim.rev, preset, seed, arms, seconds=seconds, versions=what, notes=notes)
 
     def _cost(self, series: int | None, seed: int) -> float:
@@ -258,6 +266,11 @@ class Store:
             "SELECT sum(trials), sum(seconds) FROM costs WHERE series = ? AND seed = ?", (series, seed)
         ).fetchone()
         return seconds / trials if trials else 0.0
+
+    def _texts(self, series: int | None, seed: int) -> set[str]:
+        """Hashes of the measures that filled a series."""
+        found = self._db.execute("SELECT DISTINCT measure FROM costs WHERE series = ? AND seed = ?", (series, seed))
+        return {text for (text,) in found}
 
     def _provenance(self, claim: Claim, runs: set[int]) -> tuple[dict[str, str], tuple[str, ...]]:
         """Versions of the last run behind these records, and notes on other platforms and other revisions."""
@@ -310,6 +323,11 @@ def record_key(claim: Claim, arm: str, point: Point, seed: int, trial: int) -> b
     return rng.digest(
         {"claim": claim.id, "rev": claim.rev, "arm": arm, "point": dict(point), "seed": [seed, trial]}
     )
+
+
+def checksum(key: bytes, values: str) -> int:
+    """CRC-32 of a record: what a disk has changed is not taken for a measurement."""
+    return zlib.crc32(key + values.encode())
 
 
 @contextmanager

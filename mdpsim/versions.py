@@ -9,6 +9,7 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("mdpsim", "numpy", "scipy", "numba", "llvmlite")
 
@@ -30,11 +31,11 @@ def versions() -> dict[str, str]:
 
 @cache
 def fingerprint() -> str:
-    """CPU target and numba and numpy versions: the same key has the same values, bit for bit, within one of these."""
+    """CPU target and numba, numpy and scipy versions: the same key has the same values, bit for bit, within one of these."""
     import llvmlite.binding as llvm
 
     features = hashlib.sha256(llvm.get_host_cpu_features().flatten().encode()).hexdigest()[:8]
-    return f"{llvm.get_host_cpu_name()}-{features}-numba{version('numba')}-numpy{version('numpy')}"
+    return f"{llvm.get_host_cpu_name()}-{features}-numba{version('numba')}-numpy{version('numpy')}-scipy{version('scipy')}"
 
 
 @cache
@@ -49,6 +50,27 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def cores() -> int:
+    """Number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def information() -> dict[str, Any]:
+    """What ``mdpsim info`` shows: versions, threads, BLAS, CPU, commit, and the state of the kernel cache."""
+    import llvmlite.binding as llvm
+    import numba
+    import numpy as np  # noqa: F401 - loads the BLAS that is asked for below
+    from threadpoolctl import threadpool_info
+
+    from mdpsim.kernels import _jit
+
+    blas = [f"{lib['internal_api']} {lib['version']} ({lib['num_threads']} threads)" for lib in threadpool_info()]
+    return {
+        **versions(), "cpu": llvm.get_host_cpu_name(), "cores": cores(), "numba_threads": numba.get_num_threads(),
+        "blas": blas, "kernels": {"cache": _jit.CACHE_DIRECTORY, "not_compiled": _jit.uncached()},
+    }
 
 
 def bibtex() -> str:

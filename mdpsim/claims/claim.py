@@ -6,6 +6,7 @@ and decides nothing: :mod:`mdpsim.claims.run` produces records, :mod:`mdpsim.ver
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import re
@@ -207,14 +208,14 @@ class Claim:
     rev: int = 1
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9_-]+/[a-z0-9]+(-[a-z0-9]+)*", self.id):
+        if not isinstance(self.id, str) or not re.fullmatch(r"[a-z0-9_-]+/[a-z0-9]+(-[a-z0-9]+)*", self.id):
             fail("Claim", "id", "be 'paper/kebab-slug'", repr(self.id))
         where = f"Claim {self.id}"
         if self.origin not in ORIGINS:
             fail(where, "origin", f"be one of {', '.join(ORIGINS)}", repr(self.origin))
-        if not self.statement.strip():
+        if not isinstance(self.statement, str) or not self.statement.strip():
             fail(where, "statement", "not be empty", repr(self.statement))
-        if not self.cites or not all(isinstance(c, Paper) for c in self.cites):
+        if not isinstance(self.cites, tuple) or not self.cites or not all(isinstance(c, Paper) for c in self.cites):
             fail(where, "cites", "be a tuple of one or more Paper", repr(self.cites))
         if not callable(self.measure):
             fail(where, "measure", "be a function (point, keys) -> columns", repr(self.measure))
@@ -222,14 +223,20 @@ class Claim:
             fail(where, "rule", "be one of mdpsim.claims.rules", repr(self.rule))
         as_count(where, "rev", self.rev)
         self._check_twins(where)
+        if self.draws is not None and not isinstance(self.draws, tuple):
+            fail(where, "draws", "be None or a tuple of names of axes", repr(self.draws))
         _check_plan(where, self.grid, self.seeds, self.rule, self.draws)
         for twin in self.twins:
+            if twin.grid is not None and not set(twin.grid) >= set(self.grid):
+                fail(f"{where}, twin {twin.name}", "grid", f"have the presets {', '.join(self.grid)}", list(twin.grid))
             _check_plan(
                 f"{where}, twin {twin.name}", twin.grid or self.grid, twin.seeds or self.seeds,
                 twin.rule or self.rule, self.draws,
             )
 
     def _check_twins(self, where: str) -> None:
+        if not isinstance(self.twins, tuple) or not all(isinstance(t, Twin) for t in self.twins):
+            fail(where, "twins", "be a tuple of Twin", repr(self.twins))
         if not self.twins:
             fail(where, "twins", "hold at least one Twin: a test that rejects nothing shows nothing", "none")
         names = [t.name for t in self.twins]
@@ -271,6 +278,15 @@ class Claim:
             return self.measure
         return self.twin(arm).measure or self.measure
 
+    def measure_text(self, arm: str) -> str:
+        """Hash (16 hex digits) of the source of the measure that fills an arm: an edit without a new rev can be seen."""
+        measure = self.measure_of(arm)
+        try:
+            text = inspect.getsource(inspect.unwrap(measure))
+        except (OSError, TypeError):
+            text = f"{getattr(measure, '__module__', '')}.{getattr(measure, '__qualname__', '')}"
+        return rng_.digest(text).hex()[:16]
+
     def trial_key(self, point: Point, seed: int, trial: int) -> int:
         """Key of a trial's Generator: (claim id, the drawn subset of the point, K, i); never the arm or the rev."""
         drawn = dict(point) if self.draws is None else {name: point[name] for name in self.draws}
@@ -281,10 +297,10 @@ def _check_plan(
     where: str, grid: Mapping[str, Sequence[Point]], seeds: Mapping[str, int], rule: Rule, draws: Sequence[str] | None
 ) -> None:
     """Guard the points and trial numbers of a claim or a twin."""
-    if not grid or not set(grid) <= set(PRESETS):
-        fail(where, "grid", f"map presets among {', '.join(PRESETS)} to points", list(grid))
-    if not set(seeds) >= set(grid):
-        fail(where, "seeds", f"have a number of trials for {', '.join(grid)}", list(seeds))
+    if not isinstance(grid, Mapping) or not grid or not set(grid) <= set(PRESETS):
+        fail(where, "grid", f"map presets among {', '.join(PRESETS)} to points", repr(grid))
+    if not isinstance(seeds, Mapping) or not set(seeds) >= set(grid):
+        fail(where, "seeds", f"have a number of trials for {', '.join(grid)}", repr(seeds))
     for preset, points in grid.items():
         if not points or not all(isinstance(p, Point) for p in points):
             fail(where, f"grid[{preset!r}]", "hold one or more Point", repr(points)[:80])

@@ -33,11 +33,15 @@ def load_module(name: str, path: str) -> ModuleType:
         raise ValueError(f"load_module: path must be a Python file; got {path!r}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    folder = os.path.dirname(path)
+    sys.path.insert(0, folder)  # modules beside the file are found, as they are by `python FILE.py`
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
+    finally:
+        sys.path.remove(folder)
     return module
 
 
@@ -54,7 +58,12 @@ class InProcess(Executor):
     window = 1
 
     def __init__(self) -> None:
+        import numba
+        import scipy.linalg  # noqa: F401 - only libraries that are loaded can be limited, and scipy brings its own BLAS
+
         self._limits = one_thread()
+        self._numba_threads = numba.get_num_threads()
+        numba.set_num_threads(1)
 
     @property
     def executor(self) -> Executor:
@@ -74,6 +83,9 @@ class InProcess(Executor):
         return future
 
     def __exit__(self, *exc: object) -> None:
+        import numba
+
+        numba.set_num_threads(self._numba_threads)
         self._limits.__exit__(None, None, None)
 
 
@@ -106,6 +118,9 @@ class Pool:
         self.executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(3)
+            process.kill()  # a worker that ignores the request; no effect on one that has ended
         self.executor.shutdown(wait=True)  # joins what was terminated, so that no semaphore is left behind
 
     def __enter__(self) -> Pool:
@@ -135,6 +150,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _start_worker(modules: Sequence[tuple[str, str]]) -> None:
     """Initialise a worker: no Ctrl-C, an end with the parent, one thread, the files that hold claims."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(2, 1)  # what a measure prints is a message: stdout belongs to the verdicts
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -9,8 +9,8 @@ alone writes, one chunk at a time. The seam to other engines is PEP 3148: anythi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
@@ -24,11 +24,14 @@ from mdpsim.kernels._jit import uncached
 
 CHUNK_SECONDS = 0.075
 GROWTH = 8  # a chunk is at most this many times the last one of its kind: early timings are rough
-MAX_BROKEN = 5  # a pool that breaks more often than this on one run is not worth rebuilding
+MAX_LOST = 3  # a chunk whose worker dies this often, with nothing else running, is not tried again
+MAX_SEED = 2**63 - 1  # what the store's integers hold
 
 
 class MeasureError(RuntimeError):
-    """A claim's measure raised, or returned something that is no record."""
+    """A claim's measure raised, or returned something that is no record. ``claims`` names those that failed, if several ran."""
+
+    claims: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,24 @@ def run_all(
         modules: (name, path) of claim files that worker processes have to load.
     """
     as_count("run", "jobs", jobs)
-    as_count("run", "seed", seed, low=0)
+    as_count("run", "seed", seed, low=0, high=MAX_SEED)
     work = missing(claims, preset, seed, sink)
     if not work:
         return
     tell = progress or (lambda chunk, seconds: None)
+    failed: dict[str, MeasureError] = {}
     if jobs > 1 and uncached():
         # One process compiles for all: the first trial of every arm runs here, and fills the cache.
         with InProcess() as engine:
-            _drain(_first_trials(work), seed, engine, sink, tell)
-        work = missing(claims, preset, seed, sink)
-    with InProcess() if jobs == 1 else Pool(jobs, modules) as engine:
-        _drain(work, seed, engine, sink, tell)
+            _drain(_first_trials(work), seed, engine, sink, tell, failed)
+        work = missing([c for c in claims if c.id not in failed], preset, seed, sink)
+    if work:
+        with InProcess() if jobs == 1 else Pool(jobs, modules) as engine:
+            _drain(work, seed, engine, sink, tell, failed)
+    if failed:
+        error = MeasureError("; ".join(map(str, failed.values())))
+        error.claims = tuple(failed)
+        raise error
 
 
 def _first_trials(work: Sequence[Chunk]) -> list[Chunk]:
@@ -118,56 +127,76 @@ def _first_trials(work: Sequence[Chunk]) -> list[Chunk]:
     return list(first.values())
 
 
-def _drain(work: Sequence[Chunk], seed: int, engine: InProcess | Pool, sink: Sink, progress: Progress) -> None:
-    """Keep the engine's window full until all is done; a broken pool is rebuilt, unfinished chunks resubmitted."""
+def _drain(
+    work: Sequence[Chunk], seed: int, engine: InProcess | Pool, sink: Sink, progress: Progress,
+    failed: dict[str, MeasureError],
+) -> None:
+    """Keep the engine's window full until all is done.
+
+    A pool that breaks is rebuilt, and what was under way is resubmitted one chunk at a time, so that a measure that ends
+    its process is told from one that was killed beside it. A claim that fails is left out; the others go on.
+    """
     sizes: dict[tuple[str, str, Point], int] = {}
-    chunks = _split(work, sizes)
+    names: dict[tuple[str, str], set[str]] = {}
+    chunks = _split(work, sizes, failed)
     pending: dict[Future[tuple[Columns, float]], Chunk] = {}
     again: list[Chunk] = []
-    names: dict[tuple[str, str], set[str]] = {}
-    broken = 0
+    losses: dict[tuple[str, int], int] = {}
     while True:
-        while len(pending) < engine.window and (chunk := again.pop() if again else next(chunks, None)) is not None:
-            try:
-                pending[_submit(engine.executor, chunk, seed)] = chunk
-            except BrokenProcessPool:
-                again.append(chunk)
+        while len(pending) < (1 if again else engine.window):
+            chunk = again.pop() if again else next(chunks, None)
+            if chunk is None:
                 break
-        if not pending and not again:
+            if chunk.claim.id not in failed:
+                pending[_submit(engine, chunk, seed)] = chunk
+        if not pending:
             return
         done, _ = wait(pending, return_when=FIRST_COMPLETED)
-        lost = not done
+        alone, lost = len(pending) == 1, []
         for future in done:
             chunk = pending.pop(future)
             try:
                 columns, seconds = future.result()
+                _check_names(names, chunk, columns)
             except BrokenProcessPool:
-                again.append(chunk)
-                lost = True
-                continue
-            first = names.setdefault((chunk.claim.id, chunk.arm), set(columns))
-            if set(columns) != first:
-                raise MeasureError(f"{_label(chunk)}: columns must be {sorted(first)} in every trial; got {sorted(columns)}")
-            sink.add(chunk.claim, chunk.arm, chunk.point, seed, chunk.trials, columns, seconds)
-            _resize(sizes, chunk, seconds)
-            progress(chunk, seconds)
+                lost.append(chunk)
+            except MeasureError as error:
+                failed[chunk.claim.id] = error
+            except Exception as error:  # what a worker could not be sent, or could not send back
+                failed[chunk.claim.id] = MeasureError(f"{_label(chunk)}: {type(error).__name__}: {error}")
+            else:
+                sink.add(chunk.claim, chunk.arm, chunk.point, seed, chunk.trials, columns, seconds)
+                _resize(sizes, chunk, seconds)
+                progress(chunk, seconds)
         if lost:
-            broken += 1
-            if broken > MAX_BROKEN:
-                raise MeasureError(
-                    f"run: worker processes died {broken} times, last on {again[-1].claim.id} (does its measure end the "
-                    "process? A script that asks for jobs > 1 needs 'if __name__ == \"__main__\":')"
-                )
-            again.extend(pending.values())
+            lost += pending.values()
             pending.clear()
             engine.rebuild()
+            for chunk in lost:
+                which = (f"{chunk.claim.id} {chunk.arm} {chunk.point.json}", chunk.trials[0])
+                losses[which] = losses.get(which, 0) + alone
+                if losses[which] >= MAX_LOST:
+                    failed[chunk.claim.id] = MeasureError(
+                        f"{_label(chunk)}: its worker process died {MAX_LOST} times (does the measure end the process? "
+                        "A script that asks for jobs > 1 needs 'if __name__ == \"__main__\":')"
+                    )
+            again += lost
 
 
-def _split(work: Sequence[Chunk], sizes: dict[tuple[str, str, Point], int]) -> Iterator[Chunk]:
-    """Cut the work into chunks, each as large as the timings so far suggest."""
+def _check_names(names: dict[tuple[str, str], set[str]], chunk: Chunk, columns: Columns) -> None:
+    """Every trial of an arm has the same columns."""
+    first = names.setdefault((chunk.claim.id, chunk.arm), set(columns))
+    if set(columns) != first:
+        raise MeasureError(f"{_label(chunk)}: columns must be {sorted(first)} in every trial; got {sorted(columns)}")
+
+
+def _split(
+    work: Sequence[Chunk], sizes: dict[tuple[str, str, Point], int], failed: Mapping[str, MeasureError]
+) -> Iterator[Chunk]:
+    """Cut the work into chunks, each as large as the timings so far suggest; claims that failed have none."""
     for whole in work:
         start = 0
-        while start < len(whole.trials):
+        while start < len(whole.trials) and whole.claim.id not in failed:
             size = sizes.get((whole.claim.id, whole.arm, whole.point), 1)
             yield Chunk(whole.claim, whole.arm, whole.point, whole.trials[start : start + size])
             start += size
@@ -180,9 +209,14 @@ def _resize(sizes: dict[tuple[str, str, Point], int], chunk: Chunk, seconds: flo
     sizes[chunk.claim.id, chunk.arm, chunk.point] = max(1, min(fitting, GROWTH * n))
 
 
-def _submit(executor: Executor, chunk: Chunk, seed: int) -> Future[tuple[Columns, float]]:
+def _submit(engine: InProcess | Pool, chunk: Chunk, seed: int) -> Future[tuple[Columns, float]]:
     keys = [chunk.claim.trial_key(chunk.point, seed, i) for i in chunk.trials]
-    return executor.submit(measure_chunk, chunk.claim.measure_of(chunk.arm), chunk.point, keys, _label(chunk))
+    call = (measure_chunk, chunk.claim.measure_of(chunk.arm), chunk.point, keys, _label(chunk))
+    try:
+        return engine.executor.submit(*call)
+    except BrokenProcessPool:  # a worker died while nothing was asked of it
+        engine.rebuild()
+        return engine.executor.submit(*call)
 
 
 def _label(chunk: Chunk) -> str:
@@ -197,17 +231,23 @@ def measure_chunk(measure: Measure, point: Point, keys: Sequence[int], label: st
     """
     start = time.perf_counter()
     try:
-        columns = measure(point, keys)
+        columns = {name: np.asarray(values) for name, values in dict(measure(point, keys)).items()}
     except (Exception, SystemExit) as error:
-        raise MeasureError(f"{label}: {type(error).__name__}: {error}") from error
-    checked = {}
-    for name, values in dict(columns).items():
-        array = np.asarray(values, dtype=np.float64)
-        if not isinstance(name, str) or array.ndim not in (1, 2) or len(array) != len(keys):
+        raise MeasureError(f"{label}: {type(error).__name__}: {_text(error)}") from error
+    for name, array in columns.items():
+        if not isinstance(name, str) or array.dtype.kind not in "biuf":
+            raise MeasureError(f"{label}: column {name!r} must hold real numbers; got dtype {array.dtype}")
+        if array.ndim not in (1, 2) or len(array) != len(keys):
             raise MeasureError(f"{label}: column {name!r} must have {len(keys)} rows; got shape {array.shape}")
         if np.isnan(array).any():
             raise MeasureError(f"{label}: column {name!r} holds a NaN")
-        checked[name] = array
-    if not checked:
+    if not columns:
         raise MeasureError(f"{label}: the measure returned no columns")
-    return checked, time.perf_counter() - start
+    return {name: array.astype(np.float64) for name, array in columns.items()}, time.perf_counter() - start
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "(an error whose message cannot be shown)"

@@ -224,6 +224,8 @@ def _finish(figure: Figure, panels: Sequence[Axes], axis: str, claim: Claim) -> 
 def _ticks(ax: Axes) -> None:
     """Decades labelled; where there are less than two, 2 and 5 as well."""
     for one, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+        if not 0.0 < low < high < math.inf:
+            continue  # nothing that a logarithm shows was drawn
         decades = math.log10(high / low)
         one.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if decades < 1.6 else (1.0,), numticks=6))
         one.set_minor_locator(LogLocator(base=10, subs=tuple(range(2, 10)) if decades < 6 else (1.0,), numticks=20))

@@ -1,14 +1,15 @@
 r"""Add-one cloning: the paper's high-probability bound, the sharp constant, and the limit law.
 
-The bound is Corollary 1 as transcribed. It holds with a slack of thousands, so its own test has no power; its twin has another
-power of N, at N beyond that slack, and the sharp constant is its companion:
+The bound is Corollary 1 as transcribed. It holds with a slack of thousands, so its own test has no power; its twin has
+another power of N, at N beyond that slack, and the sharp constant is its companion:
 
     N E KL_traj(pi_E || pi_BC) -> sum_{(h,s): d_h(s)>0} [(A - k_h(s)) + (k_h(s) - 1)/2],     k_h(s) = |supp pi_E,h(.|s)|.   (1)
 
-An action that the expert never plays keeps mass 1/(n + A) of the clone, which costs 1/n each: A - k. On the support the clone is
-a multinomial estimate with k - 1 free parameters: 2 n KL -> chi^2_{k-1}, of mean k - 1. Visits n ~ Bin(N, d) divide out, because
-N d / n -> 1. Where k = A everywhere, 2 N KL_traj -> chi^2 with (A-1) #{(h,s): d_h(s) > 0} degrees of freedom (rows are independent
-given the visits). Both limits need N d_h(s) pi_E(a|s) large on the support: instances are redrawn until it is at least 200.
+An action that the expert never plays keeps mass 1/(n + A) of the clone, which costs 1/n each: A - k. On the support the
+clone is a multinomial estimate with k - 1 free parameters: 2 n KL -> chi^2_{k-1}, of mean k - 1. Visits n ~ Bin(N, d)
+divide out, because N d / n -> 1. Where k = A everywhere, 2 N KL_traj -> chi^2 with (A-1) #{(h,s): d_h(s) > 0} degrees of
+freedom (rows are independent given the visits). Both limits need N d_h(s) pi_E(a|s) large on the support: instances are
+redrawn until it is at least 200.
 """
 
 from __future__ import annotations
@@ -157,8 +158,8 @@ bc_sharp_constant = Claim(
 bc_chi_square = Claim(
     id="tiapkin2023/bc-chi-square",
     statement=(
-        r"For an expert that plays every action, $2N\,\mathrm{KL}_{\mathrm{traj}}(\pi_E\,\|\,\pi_{\mathrm{BC}})$ tends in law to "
-        r"$\chi^2$ with $(A-1)\,|\{(h,s): d_h(s)>0\}|$ degrees of freedom."
+        r"For an expert that plays every action, $2N\,\mathrm{KL}_{\mathrm{traj}}(\pi_E\,\|\,\pi_{\mathrm{BC}})$ tends in law "
+        r"to $\chi^2$ with $(A-1)\,|\{(h,s): d_h(s)>0\}|$ degrees of freedom."
     ),
     origin="derived",
     cites=(PAPER.at("Corollary 1, its constant"),),
