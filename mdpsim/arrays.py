@@ -128,11 +128,13 @@ def as_real(function: str, argument: str, x: object, low: float, high: float) ->
     fail(function, argument, f"be a number in [{low:g}, {high:g}]", repr(x))
 
 
-def as_count(function: str, argument: str, x: object, low: int = 1, high: int = 2**62) -> int:
-    """Guard an integer in [low, high] (sample sizes, horizons, seeds)."""
-    if isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= int(x) <= high:
+def as_count(function: str, argument: str, x: object, low: int = 1, high: int | None = None) -> int:
+    """Guard an integer in [low, high] (sample sizes, horizons, seeds); without a stated high, below 2^62."""
+    top = 2**62 if high is None else high
+    if isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= int(x) <= top:
         return int(x)
-    fail(function, argument, f"be an integer >= {low}" + (f" and <= {high}" if high < 2**62 else ""), repr(x))
+    limit = f" and <= {top}" if high is not None or (isinstance(x, numbers.Integral) and int(x) > top) else ""
+    fail(function, argument, f"be an integer >= {low}{limit}", repr(x))
 
 
 def as_integers(

@@ -18,7 +18,7 @@ from types import ModuleType
 from mdpsim import papers
 from mdpsim.arrays import fail, unknown
 from mdpsim.claims.claim import Claim
-from mdpsim.claims.pool import load_module
+from mdpsim.claims.pool import FILE_MODULE, load_module
 
 
 def _claims_in(module: ModuleType) -> list[Claim]:
@@ -92,7 +92,7 @@ def load_claims(path: str | os.PathLike[str]) -> tuple[Claim, ...]:
 
 def module_name(file: Path) -> str:
     """The module name under which a claims file is loaded, in this process and in its workers."""
-    return f"mdpsim_claims_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    return f"{FILE_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
 
 
 def select(targets: Iterable[str]) -> tuple[list[Claim], list[tuple[str, str]]]:

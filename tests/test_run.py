@@ -212,7 +212,15 @@ def test_measure_chunk_times_what_it_measures() -> None:
     assert seconds > 0
 
 
-@pytest.mark.parametrize("bad", [{"jobs": 0}, {"seed": -1}, {"jobs": 1.5}, {"preset": "qick"}])
+def test_a_claims_file_runs_in_workers_through_the_library_too() -> None:
+    (claim,) = load_claims(TOY_FILE)
+    assert len(run(claim, preset="quick", jobs=2).arms["claim"]) == 6
+
+
+BAD = [{"jobs": 0}, {"seed": -1}, {"seed": 2**63}, {"jobs": 1.5}, {"preset": "qick"}, {"store": "s.db"}]
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_run_guards(bad) -> None:
     with pytest.raises(ValueError, match=r"must .*; got "):
         run(toy.coins, **bad)

@@ -23,6 +23,8 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
 )
 
+FILE_MODULE = "mdpsim_claims_"  # how the names of modules begin that are loaded from a claims file
+
 
 def load_module(name: str, path: str) -> ModuleType:
     """Load a Python file as a module of that name, once a process."""

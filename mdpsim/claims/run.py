@@ -8,6 +8,7 @@ alone writes, one chunk at a time. The seam to other engines is PEP 3148: anythi
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -16,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdpsim.arrays import as_count
+from mdpsim.arrays import as_count, fail
 from mdpsim.claims.claim import Claim, Measure, Point
-from mdpsim.claims.pool import InProcess, Pool
+from mdpsim.claims.pool import FILE_MODULE, InProcess, Pool
 from mdpsim.claims.records import Columns, Memory, Records, Sink
 from mdpsim.kernels._jit import uncached
 
@@ -67,6 +68,10 @@ def run(
         ValueError: unknown preset, jobs < 1, seed < 0.
         MeasureError: the measure raised or returned no valid columns.
     """
+    if not isinstance(claim, Claim):
+        fail("run", "claim", "be a Claim", repr(claim))
+    if store is not None and not hasattr(store, "missing"):
+        fail("run", "store", "be a Store or None", repr(store))
     sink = Memory() if store is None else store
     run_all([claim], preset=preset, seed=seed, sink=sink, jobs=jobs, progress=progress)
     return sink.records(claim, preset, seed)
@@ -111,12 +116,18 @@ def run_all(
             _drain(_first_trials(work), seed, engine, sink, tell, failed)
         work = missing([c for c in claims if c.id not in failed], preset, seed, sink)
     if work:
-        with InProcess() if jobs == 1 else Pool(jobs, modules) as engine:
+        with InProcess() if jobs == 1 else Pool(jobs, [*modules, *_files(work)]) as engine:
             _drain(work, seed, engine, sink, tell, failed)
     if failed:
         error = MeasureError("; ".join(map(str, failed.values())))
         error.claims = tuple(failed)
         raise error
+
+
+def _files(work: Sequence[Chunk]) -> list[tuple[str, str]]:
+    """(name, path) of the claim files that hold the measures: worker processes load them by their path."""
+    names = {getattr(chunk.claim.measure_of(chunk.arm), "__module__", "") for chunk in work}
+    return [(n, str(sys.modules[n].__file__)) for n in sorted(names) if n.startswith(FILE_MODULE) and n in sys.modules]
 
 
 def _first_trials(work: Sequence[Chunk]) -> list[Chunk]:

@@ -9,8 +9,8 @@ one stage in place of H stands for all stages: the stage index is min(h, n_stage
 
 Accuracy of a row. With a pivot k, d_a = (q_a - q_k) / beta, s = sum ref_a e^{d_a} and t = sum ref_a (e^{d_a} - 1),
 V = q_k + beta log(s) = q_k + beta log1p(t); the first is used for s <= 1/2, the second, which keeps its digits where
-beta is large, above. The pivot is the largest q; where that action has little reference mass (below 1 / 8A) it is the
-largest ref_a e^{q_a / beta} instead, so that q_k is never far above V and log(s) does not cancel against it.
+beta is large, above. The pivot is the action of the largest ref_a e^{q_a / beta}, compared as q + beta log(ref) with a
+logarithm guessed from the bits (to 0.06): q_k is never far above V, and log(s) does not cancel against it.
 """
 
 from __future__ import annotations
