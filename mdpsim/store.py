@@ -282,7 +282,7 @@ class Store:
             prints.add(row[0])
             what = json.loads(row[1])
         if len(prints) > 1:
-            notes.append(f"records from {len(prints)} platforms: the last digits may differ between them")
+            notes.append(f"records of {len(prints)} platforms or kernel versions: their last digits may differ")
         others = self._db.execute(
             "SELECT count(*) FROM records JOIN series ON series.id = records.series WHERE claim = ? AND rev <> ?",
             (claim.id, claim.rev),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -31,11 +30,13 @@ def versions() -> dict[str, str]:
 
 @cache
 def fingerprint() -> str:
-    """CPU target and numba, numpy and scipy versions: the same key has the same values, bit for bit, within one of these."""
+    """The CPU, the numeric libraries and the text of the kernels: within one of these, equal keys have equal bits."""
     import llvmlite.binding as llvm
 
-    features = hashlib.sha256(llvm.get_host_cpu_features().flatten().encode()).hexdigest()[:8]
-    return f"{llvm.get_host_cpu_name()}-{features}-numba{version('numba')}-numpy{version('numpy')}-scipy{version('scipy')}"
+    from mdpsim.kernels import _jit
+
+    libraries = "-".join(f"{name}{version(name)}" for name in ("numba", "numpy", "scipy"))
+    return f"{llvm.get_host_cpu_name()}-{libraries}-kernels{_jit.fingerprint()}"
 
 
 @cache

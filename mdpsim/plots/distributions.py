@@ -152,6 +152,8 @@ class _Scale:
             ticks = {t: f"{t:g}" for t in near if self.low <= t <= self.high}
         else:
             ticks = {10.0**k: (f"$10^{{{k}}}$" if k else "1") for k in range(first, last + 1) if k % step == 0}
+        inner = (self.low * self.gutter if self.zero else 0.0, self.high / self.gutter if self.infinite else math.inf)
+        ticks = {t: text for t, text in ticks.items() if inner[0] <= t <= inner[1] or t == 1.0}  # clear of the marked ends
         if self.zero:
             ticks[self.low / self.gutter] = "0"
         if self.infinite:
