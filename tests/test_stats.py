@@ -75,7 +75,7 @@ def test_without_skewness_the_limit_is_students():
     assert stats.p_below(m, -0.7) == pytest.approx(student, rel=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), level=st.floats(1e-5, 0.2), n=st.integers(3, 60), sigma=st.floats(0.01, 2.0))
 def test_limits_and_p_values_are_dual(seed, level, n, sigma):
     m = stats.moments(generator(seed).lognormal(0.0, sigma, n))
@@ -87,7 +87,7 @@ def test_limits_and_p_values_are_dual(seed, level, n, sigma):
     assert stats.p_below(m, high + step) < level < stats.p_below(m, high - step)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([1e-300, 1e-12, 1.0, 1e12, 1e300]))
 def test_limits_scale_with_the_data(seed, scale):
     x = generator(seed).exponential(1.0, 25)
