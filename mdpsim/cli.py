@@ -134,7 +134,7 @@ def _one(target: str) -> Claim:
     """The claim of an id, or the only one of a file."""
     if not target.endswith(".py"):
         return get_claim(target)
-    claims = select([target])[0]
+    claims = select([target])
     if len(claims) > 1:
         fail("mdpsim", "CLAIM", "be a file with one claim, or an id", f"{len(claims)} claims in {target}")
     return claims[0]
@@ -194,7 +194,7 @@ def verify(
         if preset not in PRESETS:
             unknown("verify", "--preset", preset, PRESETS)
         with contextlib.redirect_stdout(sys.stderr):  # what a claims file prints is a message
-            claims, modules = select(targets or [])
+            claims = select(targets or [])
         n_jobs = cores() if jobs is None else jobs
         as_count("verify", "--seed", seed, low=0, high=MAX_SEED)
         failure: MeasureError | None = None
@@ -202,7 +202,7 @@ def verify(
             with _progress(claims, preset, seed, opened) as progress:
                 options = {"preset": preset, "seed": seed, "store": opened}
                 try:
-                    run_all(claims, preset=preset, seed=seed, sink=opened, jobs=n_jobs, progress=progress, modules=modules)
+                    run_all(claims, preset=preset, seed=seed, sink=opened, jobs=n_jobs, progress=progress)
                 except MeasureError as error:
                     failure = error
             judged = judge_all([c for c in claims if not failure or c.id not in failure.claims], **options)
@@ -231,7 +231,7 @@ def _judge_held(targets: Sequence[str], preset: str | None, seed: int, path: Pat
     if preset is not None and preset not in PRESETS:
         unknown("judge", "--preset", preset, PRESETS)
     as_count("judge", "--seed", seed, low=0, high=MAX_SEED)
-    claims, _ = select(targets)
+    claims = select(targets)
     judged: list[Judged] = []
     with Store(path, create=False) as store:
         held = {claim for claim, k, _ in store.held() if k == seed}

@@ -95,22 +95,17 @@ def module_name(file: Path) -> str:
     return f"{FILE_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
 
 
-def select(targets: Iterable[str]) -> tuple[list[Claim], list[tuple[str, str]]]:
-    """The claims that ids, paper names and FILE.py targets name (all registered ones where there is none).
+def select(targets: Iterable[str]) -> list[Claim]:
+    """The claims, each once, that ids, paper names and FILE.py targets name (all registered ones where there is none).
 
-    Returns:
-        The claims, each once, and (module name, path) of every file, for worker processes.
     Raises:
         ValueError: a target that is none of these.
     """
     wanted: dict[str, Claim] = {}
-    modules: list[tuple[str, str]] = []
     targets = list(targets)
     for target in targets:
         if target.endswith(".py"):
             found: Sequence[Claim] = load_claims(target)
-            file = Path(target).resolve()
-            modules.append((module_name(file), str(file)))
         elif "/" in target:
             found = [get_claim(target)]
         else:
@@ -120,4 +115,4 @@ def select(targets: Iterable[str]) -> tuple[list[Claim], list[tuple[str, str]]]:
                 fail("select", "claim ids", "be unique over the targets", repr(claim.id))
             if _discovered().get(claim.id, claim) is not claim:  # its records would pass for the registered claim's
                 fail("select", f"claim ids in {target}", "differ from those of registered claims", repr(claim.id))
-    return (list(wanted.values()) if targets else list(all_claims())), modules
+    return list(wanted.values()) if targets else list(all_claims())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.claims.claim import PRESETS, Claim
 from mdpsim.claims.records import Records
-from mdpsim.claims.run import Progress, run_all
+from mdpsim.claims.run import run_all
 from mdpsim.registry import get_claim
 from mdpsim.store import Store, as_store
 from mdpsim.verdict.judge import judge
@@ -54,25 +54,11 @@ def verify(
     as_count("verify", "jobs", jobs)
     opened = as_store(store)
     try:
-        return verify_all([claim], preset=preset, seed=seed, store=opened, jobs=jobs)[0].verdict
+        run_all([claim], preset=preset, seed=seed, sink=opened, jobs=jobs)
+        return judge(claim, opened.records(claim, preset, seed))
     finally:
         if opened is not store:
             opened.close()
-
-
-def verify_all(
-    claims: Sequence[Claim],
-    *,
-    preset: str,
-    seed: int,
-    store: Store,
-    jobs: int = 1,
-    progress: Progress | None = None,
-    modules: Sequence[tuple[str, str]] = (),
-) -> list[Judged]:
-    """Run what is missing of several claims in one pool of processes, and judge each."""
-    run_all(claims, preset=preset, seed=seed, sink=store, jobs=jobs, progress=progress, modules=modules)
-    return judge_all(claims, preset=preset, seed=seed, store=store)
 
 
 def judge_all(claims: Sequence[Claim], *, preset: str, seed: int, store: Store) -> list[Judged]:

@@ -55,7 +55,7 @@ from mdpsim.registry import select
 
 if __name__ == "__main__":
     path, k = Path(sys.argv[1]), int(sys.argv[2])
-    claims, modules = select(sys.argv[3:])
+    claims = select(sys.argv[3:])
     store, done = Store(path), 0
 
     def progress(chunk, seconds):
@@ -64,7 +64,7 @@ if __name__ == "__main__":
         if done >= k:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run_all(claims, preset="smoke", seed=0, sink=store, jobs=2, progress=progress, modules=modules)
+    run_all(claims, preset="smoke", seed=0, sink=store, jobs=2, progress=progress)
 """
 
 

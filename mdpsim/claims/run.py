@@ -96,12 +96,12 @@ def run_all(
     sink: Sink,
     jobs: int = 1,
     progress: Progress | None = None,
-    modules: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Run what is missing of several claims in one pool.
+    """Run what is missing of several claims in one pool; a claim that fails is left out, and named at the end.
 
-    Args:
-        modules: (name, path) of claim files that worker processes have to load.
+    Raises:
+        ValueError: jobs < 1, a seed that no store holds.
+        MeasureError: after all the others are done; ``claims`` names those that failed.
     """
     as_count("run", "jobs", jobs)
     as_count("run", "seed", seed, low=0, high=MAX_SEED)
@@ -116,7 +116,7 @@ def run_all(
             _drain(_first_trials(work), seed, engine, sink, tell, failed)
         work = missing([c for c in claims if c.id not in failed], preset, seed, sink)
     if work:
-        with InProcess() if jobs == 1 else Pool(jobs, [*modules, *_files(work)]) as engine:
+        with InProcess() if jobs == 1 else Pool(jobs, _files(work)) as engine:
             _drain(work, seed, engine, sink, tell, failed)
     if failed:
         error = MeasureError("; ".join(map(str, failed.values())))
