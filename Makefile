@@ -33,7 +33,7 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing the test tools into $(VENV) (once)"
-	@$(PIP) --editable '.[test,lint]'
+	@$(PIP) --editable '.[test,lint,gym]'
 	@touch $@
 
 $(BIN)/python:

@@ -10,6 +10,7 @@ from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Mean, Ord
 from mdpsim.claims.run import MeasureError, run
 from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, Trajectories, sample, sample_counts
+from mdpsim.mdp.gym import from_gymnasium, to_gymnasium
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MDP", "Claim", "Counts", "HighProb", "Identity", "Inequality", "Limit", "LinearMDP", "Mean", "MeasureError", "Order",
     "Paper", "Point", "Rate", "Solution", "Store", "Successors", "Trajectories", "Twin", "Value", "Verdict", "all_claims",
-    "evaluate", "fit_bc", "generator", "geometric", "get_claim", "judge", "load_claims", "occupancy", "per_seed", "product",
-    "run", "sample", "sample_counts", "solve_hard", "solve_soft", "trajectory_kl", "verify",
+    "evaluate", "fit_bc", "from_gymnasium", "generator", "geometric", "get_claim", "judge", "load_claims", "occupancy", "per_seed", "product",
+    "run", "sample", "sample_counts", "solve_hard", "solve_soft", "to_gymnasium", "trajectory_kl",
+    "verify",
 ]

@@ -87,6 +87,7 @@ ELSEWHERE = {
     "Claim", "Twin", "Point", "Paper", "Identity", "Inequality", "Mean", "Rate", "HighProb", "Order", "Limit", "Store",
     "product", "per_seed", "all_claims",
     "judge", "Solution", "Value", "Verdict", "MeasureError",
+    "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
 }
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"papers"}, {"registry"}, {"store"}, {"verdict"}, {"verify"}, {"plots"}, {"report"}, {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-HEAVY = ("torch", "matplotlib", "pandas", "scipy.stats", "scipy.optimize", "typer", "rich", "jinja2")
+HEAVY = ("torch", "matplotlib", "pandas", "scipy.stats", "scipy.optimize", "typer", "rich", "jinja2", "gymnasium")
 
 
 def modules() -> list[Path]:
