@@ -2,8 +2,8 @@
 
     python benchmarks/speed/import_time.py [--quick]
 
-The goal is a ratio of at most 1.3: nothing heavier than numba is imported. Beside it: what the first call of a kernel costs with
-a warm cache.
+The goal is a ratio of at most 1.3: nothing heavier than numba is imported. Beside it: what the first call of a kernel costs
+with a warm cache.
 """
 
 from __future__ import annotations

@@ -114,6 +114,7 @@ def chart(found: list[tuple[Panel, list[tuple[int, float, int]]]]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, axes = plt.subplots(2, 4, figsize=(12, 5.5), layout="constrained")
     for ax, (panel, rows) in zip(axes.flat, found, strict=True):
@@ -122,8 +123,13 @@ def chart(found: list[tuple[Panel, list[tuple[int, float, int]]]]) -> None:
         ax.loglog(x, y[-1] * (x / x[-1]) ** panel.expected, "k--", linewidth=1, label=f"stated {panel.expected:g}")
         ax.set_title(panel.title, fontsize=9)
         ax.set_xlabel(panel.axis)
+        ax.set_xticks(x, [f"{v:g}" for v in x])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        low, high = ax.get_ylim()  # whole decades at both ends: one or two labels are no axis
+        ax.set_ylim(10.0 ** np.floor(np.log10(low)), 10.0 ** np.ceil(np.log10(high)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.tick_params(labelsize=8)
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=8, loc="lower right")
     for ax in axes[:, 0]:
         ax.set_ylabel("ms a call")
     figure.savefig(OUT / "scaling.png", dpi=120)
