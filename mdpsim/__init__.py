@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MDP", "Claim", "Counts", "HighProb", "Identity", "Inequality", "Limit", "LinearMDP", "Mean", "MeasureError", "Order",
     "Paper", "Point", "Rate", "Solution", "Store", "Successors", "Trajectories", "Twin", "Value", "Verdict", "all_claims",
-    "evaluate", "fit_bc", "from_gymnasium", "generator", "geometric", "get_claim", "judge", "load_claims", "occupancy", "per_seed", "product",
-    "run", "sample", "sample_counts", "solve_hard", "solve_soft", "to_gymnasium", "trajectory_kl",
+    "evaluate", "fit_bc", "from_gymnasium", "generator", "geometric", "get_claim", "judge", "load_claims", "occupancy",
+    "per_seed", "product", "run", "sample", "sample_counts", "solve_hard", "solve_soft", "to_gymnasium", "trajectory_kl",
     "verify",
 ]
