@@ -1,4 +1,5 @@
 # Two commands: `make reproduce` sets up and verifies every claim; `make test` sets up and runs the tests.
+# `make bench` times the kernels against peers and the machine's limit; `make bench QUICK=1` in about two minutes.
 # PYTHON=python3.12 make ...  chooses the interpreter of the virtual environment in .venv.
 
 PYTHON ?= python3
@@ -24,7 +25,9 @@ lint: $(VENV)/.test
 	$(BIN)/pyright
 
 bench: $(VENV)/.test
-	@for script in benchmarks/speed/[!_]*.py; do echo "== $$script"; $(BIN)/python $$script --quick || exit 1; done
+	@for script in benchmarks/speed/[!_]*.py; do \
+	echo "== $$script"; $(BIN)/python $$script $(if $(QUICK),--quick) || exit 1; done
+	@$(BIN)/python benchmarks/speed/_goals.py
 
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing mdpsim into $(VENV) (about a minute, once)"
