@@ -25,8 +25,9 @@ from mdpsim.kernels import bellman, evaluate, linear, rollout, successors
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
+from mdpsim.mdp.token import TokenMDP
 
-AnyMDP = MDP | LinearMDP
+AnyMDP = MDP | LinearMDP | TokenMDP
 
 
 class Form(NamedTuple):
@@ -56,8 +57,10 @@ def form(function: str, mdp: Any) -> Form:
     """The form of a record; ``function`` is who asks.
 
     Raises:
-        ValueError: anything but an MDP or a LinearMDP.
+        ValueError: anything but an MDP, a LinearMDP or a TokenMDP.
     """
+    if isinstance(mdp, TokenMDP):
+        mdp = mdp.tabular
     if isinstance(mdp, MDP):
         p = mdp.P
         _, n_states, n_actions, _ = p.shape
@@ -68,4 +71,4 @@ def form(function: str, mdp: Any) -> Form:
     if isinstance(mdp, LinearMDP):
         dynamics, shape = (mdp.phi, mdp.mu), (mdp.H, mdp.S, mdp.A)
         return Form(linear, linear, linear, dynamics, mdp.theta, dynamics, shape, mdp.mu0)
-    fail(function, "mdp", "be an mdpsim.MDP or an mdpsim.LinearMDP", type(mdp).__name__)
+    fail(function, "mdp", "be an mdpsim.MDP, LinearMDP or TokenMDP", type(mdp).__name__)
