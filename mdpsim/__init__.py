@@ -14,6 +14,7 @@ from mdpsim.mdp.gym import from_gymnasium, to_gymnasium
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
+from mdpsim.mdp.token import TokenMDP
 from mdpsim.registry import all_claims, get_claim, load_claims
 from mdpsim.rng import generator
 from mdpsim.solve.exact import Solution, Value, evaluate, occupancy, solve_hard, solve_soft, trajectory_kl
@@ -26,8 +27,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MDP", "Claim", "Counts", "HighProb", "Identity", "Inequality", "Limit", "LinearMDP", "Mean", "MeasureError", "Order",
-    "Paper", "Point", "Rate", "Solution", "Store", "Successors", "Trajectories", "Twin", "Value", "Verdict", "all_claims",
-    "evaluate", "fit_bc", "from_gymnasium", "generator", "geometric", "get_claim", "judge", "load_claims", "occupancy",
-    "per_seed", "product", "run", "sample", "sample_counts", "solve_hard", "solve_soft", "to_gymnasium", "trajectory_kl",
-    "verify",
+    "Paper", "Point", "Rate", "Solution", "Store", "Successors", "TokenMDP", "Trajectories", "Twin", "Value", "Verdict",
+    "all_claims", "evaluate", "fit_bc", "from_gymnasium", "generator", "geometric", "get_claim", "judge", "load_claims",
+    "occupancy", "per_seed", "product", "run", "sample", "sample_counts", "solve_hard", "solve_soft", "to_gymnasium",
+    "trajectory_kl", "verify",
 ]

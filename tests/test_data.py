@@ -277,7 +277,7 @@ def test_counts_refuse(visits, n, message):
 
 
 BAD_CALLS = [
-    ({"mdp": "bandit"}, "mdp must be an mdpsim.MDP or an mdpsim.LinearMDP; got str"),
+    ({"mdp": "bandit"}, "mdp must be an mdpsim.MDP, LinearMDP or TokenMDP; got str"),
     ({"pi": np.full((2, 4, 3), 1 / 3)}, r"pi must have shape \[H, S, A\] = \(3, 4, 3\); got \(2, 4, 3\)"),
     ({"pi": np.full((3, 4, 3), 0.3)}, "pi must have rows that sum to one"),
     ({"pi": np.full((3, 4, 3), np.nan)}, "pi must be finite"),

@@ -71,7 +71,7 @@ def test_a_weight_without_a_reference_is_refused():
     lambda m: trajectory_kl(m, GOOD, GOOD),
 ])
 def test_anything_but_an_mdp_is_refused(call):
-    with pytest.raises(ValueError, match=r"mdp must be an mdpsim.MDP or an mdpsim.LinearMDP; got tuple"):
+    with pytest.raises(ValueError, match=r"mdp must be an mdpsim.MDP, LinearMDP or TokenMDP; got tuple"):
         call((SMALL.P, SMALL.r))
 
 

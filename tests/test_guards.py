@@ -88,6 +88,7 @@ ELSEWHERE = {
     "product", "per_seed", "all_claims",
     "judge", "Solution", "Value", "Verdict", "MeasureError",
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
+    "TokenMDP",  # test_token.py
 }
 
 

@@ -10,10 +10,11 @@ import pytest
 from mdpsim import trajectory_kl
 from mdpsim.claims.claim import Point
 from mdpsim.mdp import families
+from mdpsim.mdp.token import TokenMDP
 from mdpsim.papers.korbak2022.bounds import LEVELLED, NAMED, levelled_instance
 from mdpsim.papers.korbak2022.collapse import gradient, natural_step
 from mdpsim.papers.korbak2022.temperature import log_miss
-from mdpsim.papers.korbak2022.token_level import log_probabilities, random_tree, token_tree
+from mdpsim.papers.korbak2022.token_level import random_tree
 from mdpsim.papers.tiapkin2023.bounds import hit_rate, random_instance
 from mdpsim.papers.tiapkin2023.curvature import measure_curvature
 from mdpsim.papers.tiapkin2023.value_gap import first_order_loss, lost_value
@@ -68,9 +69,9 @@ def test_the_token_tree_enumerates_responses() -> None:
     """A response's reward and probability are those of its path, first token most significant."""
     V, L = 3, 3
     rewards = np.arange(float(V**L))
-    mdp = token_tree(V, L, rewards)
+    mdp = TokenMDP(rewards[None], vocabulary=V, length=L)
     prior, _ = random_tree(Point(vocabulary=V, length=L, family="dense"), generator(1))
-    log_p = log_probabilities(prior)
+    log_p = mdp.responses(prior).log_prob[0]
     for i, tokens in enumerate(itertools.product(range(V), repeat=L)):
         path = np.zeros((L, mdp.S, V))
         path[np.arange(L), :, list(tokens)] = 1.0
@@ -82,7 +83,8 @@ def test_the_token_tree_enumerates_responses() -> None:
 def test_a_response_ends_at_its_end_token() -> None:
     """Token 0 ends a response."""
     prior, _ = random_tree(Point(vocabulary=2, length=3, family="stop"), generator(1))
-    possible = {t for t, p in zip(itertools.product((0, 1), repeat=3), log_probabilities(prior), strict=True) if p > -np.inf}
+    log_p = TokenMDP(np.zeros((1, 8)), vocabulary=2, length=3).responses(prior).log_prob[0]
+    possible = {t for t, p in zip(itertools.product((0, 1), repeat=3), log_p, strict=True) if p > -np.inf}
     assert possible == {(0, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 1)}
 
 

@@ -1,4 +1,4 @@
-"""One textbook problem in every representation, under one set of assertions: dense staged, dense stationary, sparse, linear.
+"""One textbook problem in every representation, under one set of assertions: dense (staged or not), sparse, linear, tokens.
 
 False-alarm level: ALPHA for each statistical test, split evenly (Bonferroni) over what it looks at; each carries a negative
 control, a law that is slightly wrong, which the same test must reject.
@@ -22,6 +22,7 @@ from mdpsim.mdp.forms import form
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
+from mdpsim.mdp.token import TokenMDP
 from mdpsim.solve.exact import evaluate, occupancy, solve_hard, solve_soft, trajectory_kl
 from reference import instances, mp_solver
 
@@ -75,6 +76,12 @@ def linear_mdp(S, A, d, H, seed=0, zeros=0.3, stages=None):
     return LinearMDP(rows(S, A, d), rows(n, d, S), rng.uniform(-0.3, 1.0, (n, d)), rows(S), horizon=H)
 
 
+def random_tokens():
+    """Three prompts, responses of four tokens out of three, rewards in [-0.3, 1]."""
+    rng = np.random.default_rng(3)
+    return TokenMDP(rng.uniform(-0.3, 1.0, (3, 81)), vocabulary=3, length=4, mu0=[0.5, 0.2, 0.3])
+
+
 def problem(name):
     """{representation: MDP}; the first, dense, is what the others are compared with."""
     if name == "riverswim":
@@ -84,6 +91,9 @@ def problem(name):
             "sparse staged": with_successors(staged(mdp)), "linear stationary": tabular_as_linear(mdp),
             "linear staged": tabular_as_linear(staged(mdp)),
         }
+    if name == "tokens":
+        mdp = random_tokens()
+        return {"dense": mdp.to_tabular(), "sparse": with_successors(mdp.to_tabular()), "tokens": mdp}
     if name == "deterministic":
         mdp = families.random_deterministic(S=6, A=3, H=5, rng=1)
         return {"dense": mdp, "sparse": MDP(one_successor(mdp.P), mdp.r, mdp.mu0), "linear": tabular_as_linear(mdp)}
@@ -97,7 +107,7 @@ def one_successor(P):
     return Successors(P.argmax(axis=-1)[..., None], np.ones((*P.shape[:3], 1)))
 
 
-PROBLEMS = ("riverswim", "deterministic", "linear", "linear stationary")
+PROBLEMS = ("riverswim", "deterministic", "tokens", "linear", "linear stationary")
 CASES = [(name, which) for name in PROBLEMS for which in list(problem(name))[1:]]
 BY_CASE = pytest.mark.parametrize(("name", "which"), CASES)
 
@@ -271,7 +281,7 @@ def test_samples_have_the_law_of_the_mdp(name, which):
     mdp, model = next(iter(models.values())), models[which]
     pi, _ = policies(mdp, "dirichlet")
     assert law_p(model, mdp, pi, 100_000) > ALPHA
-    if name != "deterministic":
+    if name not in ("deterministic", "tokens"):  # there is no row to bend
         assert law_p(model, bent(mdp), pi, 100_000) < ALPHA
 
 

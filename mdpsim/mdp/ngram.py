@@ -1,8 +1,8 @@
 """n-gram models of a real text: reference policies whose responses are words.
 
 The text shipped with the package is Lewis Carroll's "Alice's Adventures in Wonderland" (1865, public domain). It is read as
-sentences of lower-case words; words outside a vocabulary are left out, and each sentence ends with the token ``END``. With c the
-last n - 1 tokens and c' those without the first, the model is interpolated by pseudo-counts (MacKay and Peto 1995):
+sentences of lower-case words; words outside a vocabulary are left out, and each sentence ends with the token ``END``. With c
+the last n - 1 tokens and c' those without the first, the model is interpolated by pseudo-counts (MacKay and Peto 1995):
 
     p(w | c) = (N(c, w) + kappa p(w | c')) / (N(c) + kappa),      p(w) = (N(w) + kappa / V) / (N + kappa),
 

@@ -2,8 +2,8 @@
 
 A prompt x ~ mu0 is drawn, then a policy writes y = y_0 .. y_{L-1}, one token of a vocabulary of V at each stage; the reward
 r(x, y) comes with the last token. The state is what has been written: at stage h, state x V^h + prefix, the prefix read as a
-number in base V with the first token most significant, and token a leads to s V + a. So trajectories are responses, a policy over
-tokens is a law over responses, pi(y | x) = prod_h pi_h(y_h | x, y_<h), and trajectory KL is KL between laws of responses.
+number in base V with the first token most significant, and token a leads to s V + a. So trajectories are responses, a policy
+over tokens is a law over responses, pi(y | x) = prod_h pi_h(y_h | x, y_<h), and trajectory KL is KL between laws of responses.
 The exact functions and the samplers read a :class:`TokenMDP` through its sparse tabular form (one successor each).
 
 A response that ends early goes on with the end token: the reference policy must allow nothing else after it (``ended`` tells

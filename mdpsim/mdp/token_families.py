@@ -101,16 +101,16 @@ def combination_lock(
 
 
 def text_tree(
-    *, words: int | Sequence[str], length: int, reward: Callable[[str, str], float], prompts: int = 4, prompt_length: int = 2,
-    order: int = 3, kappa: float = 1.0,
+    *, words: int | Sequence[str], length: int, reward: Callable[[str, str], float], prompts: int = 4,
+    prompt_length: int = 2, order: int = 3, kappa: float = 1.0,
 ) -> TokenInstance:
-    """Sentences after an n-gram model of a real text: prompts are its most probable beginnings, the reference goes on from them.
+    """Sentences after an n-gram model of a real text: prompts are its most probable beginnings, the reference goes on.
 
-    The prompts are the ``prompts`` most probable beginnings of ``prompt_length`` words under the model, mu0 their renormalised
-    probabilities; the reference is the model given prompt and prefix. A response ends with the end of the sentence.
+    The prompts are the ``prompts`` most probable beginnings of ``prompt_length`` words under the model, mu0 their
+    renormalised probabilities; the reference is the model given prompt and prefix. The end of a sentence ends a response.
 
-    Hard for: methods that assume a flat or a full-support reference: a few responses have most of the mass, others 1e-8 of it, and
-    neighbouring prompts have different optima. Pictures show words, not indices.
+    Hard for: methods that assume a flat or a full-support reference. A few responses have most of the mass, others 1e-8 of
+    it, and neighbouring prompts have different optima. Pictures show words, not indices.
 
     Args:
         words: how many of the text's most frequent words, or the words; V = 1 + that.

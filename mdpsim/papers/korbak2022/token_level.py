@@ -9,15 +9,13 @@ Substituting V along a string telescopes: V(root) = beta log sum_x pi_0(x) e^{r(
 pi_0(x) exp((r(x) - V(root)) / beta), the posterior. So KL-regularised RL on the token tree, with the reward paid at the end,
 is posterior inference over responses.
 
-The tree is a deterministic MDP: at stage h the state is the index of the prefix among V^h (base V), the successor of s under
-token a is s V + a, and r(x) is paid by the last token. A response that ends early goes on with the end token, which is then
-the only one its prior allows.
+The tree is a :class:`TokenMDP` with one prompt: r(x) is paid by the last token. A response that ends early goes on with the
+end token, which is then the only one its prior allows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 
 import numpy as np
 from scipy import special
@@ -25,41 +23,11 @@ from scipy import special
 from mdpsim.arrays import FloatArray
 from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Identity
-from mdpsim.mdp.tabular import MDP
+from mdpsim.mdp.token import TokenMDP
 from mdpsim.papers.korbak2022.bounds import EPS, PAPER, Vector, positive
 from mdpsim.solve.exact import evaluate, solve_soft
 
 END = 0  # the end token of the "stop" family
-
-
-@cache
-def tree_transitions(vocabulary: int, length: int) -> FloatArray:
-    """P [L, V^(L-1), V, V^(L-1)] of the token tree; rows that no prefix of their stage reaches lead to state 0."""
-    n_states = vocabulary ** (length - 1)
-    P = np.zeros((length, n_states, vocabulary, n_states))
-    for h in range(length):
-        child = np.arange(n_states)[:, None] * vocabulary + np.arange(vocabulary)
-        inside = (child < vocabulary ** (h + 1)) if h < length - 1 else np.zeros_like(child, dtype=bool)
-        np.put_along_axis(P[h], np.where(inside, child, 0)[..., None], 1.0, axis=-1)
-    P.flags.writeable = False
-    return P
-
-
-def token_tree(vocabulary: int, length: int, rewards: Vector) -> MDP:
-    """The token tree with reward r(x) [V^L] (first token most significant) paid by the last token."""
-    P = tree_transitions(vocabulary, length)
-    r = np.zeros(P.shape[:3])
-    r[-1] = rewards.reshape(r[-1].shape)
-    return MDP(P, r, np.eye(P.shape[1])[0])
-
-
-def log_probabilities(pi: FloatArray) -> Vector:
-    """log of the probability of each of the V^L responses under token policies pi [L, S, V]."""
-    total = np.zeros(1)
-    for row in pi:
-        with np.errstate(divide="ignore"):  # a token that is never taken
-            total = (total[:, None] + np.log(row[: len(total)])).reshape(-1)
-    return total
 
 
 @per_seed
@@ -75,24 +43,24 @@ def measure_tokens(point: Point, rng: np.random.Generator) -> Mapping[str, float
     """
     beta, length = point["beta"], point["length"]
     prior, rewards = random_tree(point, rng)
-    mdp = token_tree(point["vocabulary"], length, rewards)
-    log_prior = log_probabilities(prior)
+    mdp = TokenMDP(rewards[None], vocabulary=point["vocabulary"], length=length)
+    log_prior = mdp.responses(prior).log_prob[0]
     log_z = float(special.logsumexp(log_prior + rewards / beta))
     posterior = np.exp(log_prior + rewards / beta - log_z)
     solution = solve_soft(mdp, prior, beta)
     false = {
         "tv_mean_backup": evaluate(mdp, prior).Q,
         "tv_max_backup": solve_soft(mdp, prior, 0.0).Q,
-        "tv_last_token": mdp.r,
+        "tv_last_token": mdp.tabular.r,
     }
     spread = 1.0 + float(np.abs(log_prior[np.isfinite(log_prior)]).max()) + float(np.abs(rewards).max()) / beta
     tolerance = 16 * EPS * length * spread
     return {
-        "tv": _total_variation(solution.pi, posterior),
+        "tv": _total_variation(mdp, solution.pi, posterior),
         "value": abs(float(solution.V[0, 0]) - beta * log_z),
         "tolerance": tolerance,
         "value_tolerance": beta * tolerance,
-        **{name: _total_variation(_tilted(prior, Q, beta), posterior) for name, Q in false.items()},
+        **{name: _total_variation(mdp, _tilted(prior, Q, beta), posterior) for name, Q in false.items()},
     }
 
 
@@ -108,7 +76,7 @@ def random_tree(point: Point, rng: np.random.Generator) -> tuple[FloatArray, Vec
     rewards = rng.normal(0.0, 1.0, V**L) if family == "peaked" else rng.uniform(0.0, 1.0, V**L)
     if family == "rare":
         rewards *= 0.2
-        rewards[np.argmin(log_probabilities(prior))] = 1.0
+        rewards[np.argmin(TokenMDP(rewards[None], vocabulary=V, length=L).responses(prior).log_prob)] = 1.0
     if family == "stop":
         ended = np.zeros(1, dtype=bool)
         for row in prior:
@@ -123,8 +91,8 @@ def _tilted(prior: FloatArray, Q: FloatArray, beta: float) -> FloatArray:
         return special.softmax(np.log(prior) + Q / beta, axis=-1)
 
 
-def _total_variation(pi: FloatArray, law: Vector) -> float:
-    return 0.5 * float(np.abs(np.exp(log_probabilities(pi)) - law).sum())
+def _total_variation(mdp: TokenMDP, pi: FloatArray, law: Vector) -> float:
+    return 0.5 * float(np.abs(np.exp(mdp.responses(pi).log_prob[0]) - law).sum())
 
 
 _FAMILIES = ("dense", "peaked", "rare", "stop")
