@@ -10,6 +10,8 @@ from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Mean, Ord
 from mdpsim.claims.run import MeasureError, run
 from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, Trajectories, sample, sample_counts
+from mdpsim.estimate.files import load, save
+from mdpsim.estimate.preferences import Preferences, sample_preferences
 from mdpsim.mdp.gym import from_gymnasium, to_gymnasium
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.successors import Successors
@@ -27,8 +29,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MDP", "Claim", "Counts", "HighProb", "Identity", "Inequality", "Limit", "LinearMDP", "Mean", "MeasureError", "Order",
-    "Paper", "Point", "Rate", "Solution", "Store", "Successors", "TokenMDP", "Trajectories", "Twin", "Value", "Verdict",
-    "all_claims", "evaluate", "fit_bc", "from_gymnasium", "generator", "geometric", "get_claim", "judge", "load_claims",
-    "occupancy", "per_seed", "product", "run", "sample", "sample_counts", "solve_hard", "solve_soft", "to_gymnasium",
-    "trajectory_kl", "verify",
+    "Paper", "Point", "Preferences", "Rate", "Solution", "Store", "Successors", "TokenMDP", "Trajectories", "Twin", "Value",
+    "Verdict", "all_claims", "evaluate", "fit_bc", "from_gymnasium", "generator", "geometric", "get_claim", "judge", "load",
+    "load_claims", "occupancy", "per_seed", "product", "run", "sample", "sample_counts", "sample_preferences", "save",
+    "solve_hard", "solve_soft", "to_gymnasium", "trajectory_kl", "verify",
 ]

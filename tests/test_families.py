@@ -245,3 +245,48 @@ def test_every_argument_of_every_family_is_walked():
     for family in public:
         names = family.__code__.co_varnames[: family.__code__.co_argcount + family.__code__.co_kwonlyargcount]
         assert set(names) == {*GOOD[family], *OPTIONAL.get(family, [])}
+
+
+def paths(mdp, pi):
+    """{(states, actions): probability} of all episodes, by enumeration."""
+    found = {((int(s),), ()): float(mdp.mu0[s]) for s in np.flatnonzero(mdp.mu0)}
+    for h in range(mdp.H):
+        found = {
+            ((*s, t), (*a, b)): p * pi[h, s[-1], b] * mdp.P[0, s[-1], b, t]
+            for (s, a), p in found.items() for b in range(mdp.A) for t in range(mdp.S) if mdp.P[0, s[-1], b, t]
+        }
+    return found
+
+
+@pytest.mark.parametrize(("eps", "reach", "H"), [(0.1, 1.0, 3), (0.3, 0.2, 4), (0.01, 0.5, 5)])
+def test_a_hard_pair_differs_by_what_it_says(eps, reach, H):
+    """The KL of the laws of an episode, by enumeration, is the docstring's; and so is what the wrong action loses."""
+    first, second = families.hard_pair(eps=eps, reach=reach, H=H)
+    pi = families.random_policy(H=H, S=4, A=2, rng=0)
+    one, two = paths(first, pi), paths(second, pi)
+    kl = sum(p * np.log(p / two[path]) for path, p in one.items())
+    q = pi[1, 1, 1]
+    assert kl == pytest.approx(reach * q * 2 * eps * np.log((1 + 2 * eps) / (1 - 2 * eps)), rel=1e-10)
+    for mdp, best in ((first, 1), (second, 0)):
+        V = {a: solve(mdp, a) for a in (0, 1)}
+        assert V[best] - V[1 - best] == pytest.approx(eps * reach * (H - 2), rel=1e-12)
+        assert V[best] == pytest.approx(solve_hard(mdp).V[0, 0], rel=1e-14)
+
+
+def solve(mdp, action):
+    """Value of the policy that plays one action everywhere, from the start."""
+    return evaluate(mdp, np.broadcast_to(np.eye(2)[action], (mdp.H, 4, 2))).J
+
+
+@pytest.mark.parametrize("overlap", [0.05, 1.0, 50.0])
+def test_a_linear_simplex_is_what_its_parameters_say(overlap):
+    mdp = families.linear_simplex(S=30, A=4, d=3, H=2, rng=0, overlap=overlap)
+    assert (mdp.S, mdp.A, mdp.phi.shape[2], mdp.H) == (30, 4, 3, 2)
+    assert mdp.mu0[0] == 1.0
+    # E phi_j^2 of Dirichlet(overlap, .., overlap) is (overlap + 1) / (d (d overlap + 1)); 120 rows, 5 standard errors
+    squares = (mdp.phi**2).sum(axis=-1)
+    expected = (overlap + 1) / (3 * overlap + 1)
+    assert abs(squares.mean() - expected) < 5 * squares.std() / np.sqrt(120)
+    assert abs(squares.mean() - expected * 1.5) > 5 * squares.std() / np.sqrt(120)
+    P = mdp.to_tabular().P
+    np.testing.assert_allclose(P, np.einsum("sad,hdt->hsat", mdp.phi, mdp.mu), rtol=0, atol=1e-14)

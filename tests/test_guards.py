@@ -57,6 +57,10 @@ TABLE: dict[str, Row] = {
     "Trajectories": (Trajectories, {"states": STATES, "actions": ACTIONS, "rewards": np.zeros((N, H)), "S": S, "A": A},
                      {"states": "integers", "actions": "integers", "rewards": "floats", "S": "count", "A": "count"}),
     "Counts": (Counts, {"visits": COUNTS.visits, "n": 10}, {"visits": "integers", "n": "count"}),
+    "sample_preferences": (
+        mdpsim.sample_preferences, {"mdp": MODEL, "pi": PI, "pi_other": PI, "n": 3, "rng": 0, "link": None},
+        {"mdp": "record", "pi": "simplex", "pi_other": "simplex", "n": "count", "rng": "rng"},
+    ),
     "generator": (mdpsim.generator, {"seed": 0}, {"seed": "rng"}),
     "get_claim": (mdpsim.get_claim, {"claim_id": "korbak2022/elbo-identity"}, {"claim_id": "name"}),
     "load_claims": (mdpsim.load_claims, {"path": Path(__file__).parent / "toy.py"}, {"path": "path"}),
@@ -76,6 +80,11 @@ TABLE: dict[str, Row] = {
     "riverswim": (families.riverswim, {"H": H, "S": S}, {"H": "count", "S": "count"}),
     "gridworld": (families.gridworld, {"H": H, "size": 3, "slip": 0.1}, {"H": "count", "size": "count", "slip": "real"}),
     "deep_sea": (families.deep_sea, {"size": 3, "rng": 0}, {"size": "count"}),
+    "hard_pair": (families.hard_pair, {"eps": 0.1, "reach": 0.5, "H": 3}, {"eps": "real", "reach": "real", "H": "count"}),
+    "linear_simplex": (
+        families.linear_simplex, SIZES | {"d": 2, "rng": 0, "overlap": 1.0, "start": "fixed"},
+        {"S": "count", "A": "count", "H": "count", "d": "count", "rng": "rng", "overlap": "real", "start": "name"},
+    ),
     "uniform_policy": (families.uniform_policy, SIZES, {"S": "count", "A": "count", "H": "count"}),
     "random_policy": (families.random_policy, SIZES | {"rng": 0, "concentration": 1.0},
                       {"S": "count", "A": "count", "H": "count", "rng": "rng", "concentration": "real"}),
@@ -89,6 +98,7 @@ ELSEWHERE = {
     "judge", "Solution", "Value", "Verdict", "MeasureError",
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
     "TokenMDP",  # test_token.py
+    "Preferences", "save", "load",  # test_preferences.py, test_files.py
 }
 
 

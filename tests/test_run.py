@@ -75,7 +75,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[bytes, s
     return rows(path)
 
 
-@pytest.mark.parametrize("k", sorted(random.Random(20261123).sample(range(1, 560), 5)))
+@pytest.mark.parametrize("k", sorted(random.Random(20261123).sample(range(1, 560), 10)))
 def test_killed_at_k_and_started_again(tmp_path: Path, undisturbed: list[tuple[bytes, str]], k: int) -> None:
     """kill -9 when the store holds k of its 560 records: none of them is lost, and the second run ends as one run would."""
     path, script = tmp_path / "s.db", tmp_path / "killer.py"

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
 from mdpsim.kernels import rollout
-from mdpsim.mdp.forms import AnyMDP, form
+from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.rng import as_generator
 
 MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
@@ -135,13 +135,22 @@ def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -
     policy = as_simplex("sample", "pi", pi, "H S A", model.shape)
     n = as_count("sample", "n", n)
     key = as_generator("sample", rng).integers(0, 2**64, size=2, dtype=np.uint64)
-    states = np.empty((n, mdp.H + 1), np.int64)
-    actions, rewards = np.empty((n, mdp.H), np.int64), np.empty((n, mdp.H))
-    start, work = mdp.mu0.reshape(1, -1), []
+    return roll(model, policy, n, key)
+
+
+def roll(model: Form, policy: FloatArray, n: int, key: np.ndarray, starts: IntArray | None = None) -> Trajectories:
+    """n episodes of the streams of a key (two uint64), from mu0 or from given first states [n]; arguments are not checked."""
+    horizon, n_states, n_actions = model.shape
+    states = np.empty((n, horizon + 1), np.int64)
+    actions, rewards = np.empty((n, horizon), np.int64), np.empty((n, horizon))
+    mu0 = model.mu0.reshape(1, -1)
+    if starts is not None:
+        states[:, 0], mu0 = starts, mu0[:0]
+    work = []
     for p in model.rows:
         work += [np.empty(p.shape), np.zeros((*p.shape[:-1], rollout.guide_width(p.shape[-1])), np.int32)]
-    model.roll.roll_episodes(*model.dynamics, model.reward, policy, start, *key, *work, states, actions, rewards)
-    return Trajectories(frozen(states), frozen(actions), frozen(rewards), S=mdp.S, A=mdp.A)
+    model.roll.roll_episodes(*model.dynamics, model.reward, policy, mu0, *key, *work, states, actions, rewards)
+    return Trajectories(frozen(states), frozen(actions), frozen(rewards), S=n_states, A=n_actions)
 
 
 def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> Counts:

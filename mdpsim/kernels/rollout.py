@@ -131,10 +131,14 @@ def tables(p):
 
 @helper
 def begin(first, size, key0, key1, sums, guide, starts, states):
-    """Streams and first states of the episodes first .. first + size - 1; the tables are those of mu0."""
+    """Streams and first states of the episodes first .. first + size - 1; the tables are those of mu0.
+
+    Tables without a row: the first states are given, and stand in ``states`` already.
+    """
     for i in range(size):
         starts[i] = stream_start(key0, key1, np.uint64(first + i))
-        states[first + i, 0] = locate(0, stream_uniform(starts[i], np.uint64(0)), sums, guide)
+        if sums.shape[0] > 0:
+            states[first + i, 0] = locate(0, stream_uniform(starts[i], np.uint64(0)), sums, guide)
 
 
 @helper
@@ -206,7 +210,8 @@ def roll_episodes(P, r, pi, mu0, key0, key1, cumulative, guide, states, actions,
     """Roll N episodes out; episode e uses the stream (key0, key1, e).
 
     Args:
-        P, r: [H or 1, S, A, S] and [H or 1, S, A]. pi: [H, S, A]. mu0: [1, S]. key0, key1: uint64.
+        P, r: [H or 1, S, A, S] and [H or 1, S, A]. pi: [H, S, A]. key0, key1: uint64.
+        mu0: [1, S], or [0, S] where the first states stand in ``states`` already.
         cumulative, guide: work space for the rows of P: float64 [H or 1, S, A, S]; int32 zeros [H or 1, S, A, G], G =
             guide_width(S) (allocated by the caller: the system's untouched zeros cost nothing).
         states, actions, rewards: outputs [N, H + 1], [N, H], [N, H].

@@ -13,7 +13,11 @@ chain                     a reward at hand against a ten times better one behind
 riverswim                 the same with a current: wandering reaches the far bank only after exponentially many steps
 gridworld                 sparse reward, geometry, many optimal actions (ties)
 deep_sea                  exactly one path pays: a uniform policy finds it with probability 2^-size
+hard_pair                 two MDPs that differ in one rarely visited row: telling them apart takes 1 / (reach KL) episodes
+linear_simplex            features that overlap: what is learnt at one (s, a) says something of all others
 ========================  ============================================================================================
+
+Families of token MDPs stand in ``mdpsim.mdp.token_families``: token_tree, combination_lock, text_tree.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
+from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.tabular import MDP
 from mdpsim.rng import as_generator
 
@@ -253,6 +258,65 @@ def deep_sea(*, size: int, rng: Rng | None = None) -> MDP:
     r[stage, column, 1 - right] = 0.01 / size
     r[-1, -1, right[-1, -1]] = 1.0
     return MDP(frozen(P), frozen(r), _start("deep_sea", "fixed", size))
+
+
+def hard_pair(*, eps: float, reach: float = 1.0, H: int = 3) -> tuple[MDP, MDP]:
+    """Two MDPs that differ in one row: the two-point instance of lower bounds.
+
+    States: 0 start, 1 the fork, 2 good (absorbing, earns 1 a stage), 3 bad (absorbing, earns 0). From the start, whatever the
+    action, the fork is reached with probability ``reach``, else the bad state. At the fork action 0 leads to good or bad with
+    probability 1/2 each; action 1 leads to good with probability 1/2 + eps in the first MDP and 1/2 - eps in the second. So the
+    best action at the fork is 1 in the first and 0 in the second, and the wrong one loses eps reach (H - 2) in value.
+
+    Hard for: everyone. An episode of a policy that plays action 1 at the fork with probability q tells the two apart by
+        KL = reach q kl(1/2 + eps || 1/2 - eps),   kl(x || y) = x log(x / y) + (1 - x) log((1 - x) / (1 - y)),
+    which is 2 eps log((1 + 2 eps) / (1 - 2 eps)) reach q, about 8 eps^2 reach q: no test of n episodes errs with probability
+    below exp(-n KL) / 4 on both (Bretagnolle and Huber 1979).
+
+    Args:
+        eps: in (0, 1/2). reach: in (0, 1]. H: stages, at least 3.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+    H = as_count("hard_pair", "H", H, low=3)
+    eps = as_real("hard_pair", "eps", eps, 1e-12, 0.5 - 1e-12)
+    reach = as_real("hard_pair", "reach", reach, 1e-300, 1.0)
+    P, r = np.zeros((1, 4, 2, 4)), np.zeros((1, 4, 2))
+    P[0, 0, :, 1], P[0, 0, :, 3] = reach, 1.0 - reach
+    P[0, 1, 0, 2:] = 0.5
+    P[0, [2, 3], :, [2, 3]] = 1.0
+    r[0, 2] = 1.0
+    pair = []
+    for sign in (1.0, -1.0):
+        P[0, 1, 1, 2:] = 0.5 + sign * eps, 0.5 - sign * eps
+        pair.append(MDP(P, r, _start("hard_pair", "fixed", 4), horizon=H))
+    return pair[0], pair[1]
+
+
+def linear_simplex(
+    *, S: int, A: int, d: int, H: int, rng: Rng, overlap: float = 1.0, start: str = "fixed"
+) -> LinearMDP:
+    """A linear MDP on the simplex: rows of phi ~ Dirichlet(overlap), of mu ~ Dirichlet(1), theta uniform on [0, 1].
+
+    Hard for: tabular methods, which learn each of the S A rows for itself where d numbers decide; and for linear methods with a
+    small overlap, where features are nearly one-hot and only the rows that share one inform each other. A large overlap makes
+    all features alike: the Gram matrix is then nearly singular.
+
+    Args:
+        S, A, d, H: sizes, at least 1.
+        rng: Generator or seed.
+        overlap: concentration of the features, in [1e-3, 1e6]; 1 is uniform on the simplex.
+        start: "fixed" (state 0) or "uniform".
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+    S, A, d, H = _sizes("linear_simplex", S=S, A=A, d=d, H=H)
+    mu0 = _start("linear_simplex", start, S)
+    generator = as_generator("linear_simplex", rng)
+    alpha = as_real("linear_simplex", "overlap", overlap, 1e-3, 1e6)
+    phi = _dirichlet("linear_simplex", generator, alpha, (S, A, d), 1e-3)
+    mu = _dirichlet("linear_simplex", generator, 1.0, (H, d, S), 1.0)
+    return LinearMDP(phi, mu, frozen(generator.random((H, d))), mu0)
 
 
 def uniform_policy(H: int, S: int, A: int) -> FloatArray:

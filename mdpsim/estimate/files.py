@@ -1,0 +1,125 @@
+"""Saving and loading what was seen of an MDP: one npz file a record, with a versioned header.
+
+The header is a JSON text stored as the array ``header``: {"format": "mdpsim", "schema": 1, "record": "Counts", "n": 10}.
+The other arrays are the record's own. Nothing is pickled. A file is written beside its place and moved there in one step; it is
+read through the record's constructor, so that a file passes the same guards as an argument. zip's CRC-32 covers every array.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mdpsim.arrays import fail
+from mdpsim.estimate.data import Counts, Trajectories
+from mdpsim.estimate.preferences import Preferences
+
+FORMAT, SCHEMA = "mdpsim", 1
+# What numpy and zipfile raise at files that are cut, changed, or none of theirs.
+DAMAGE = (ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+Record = Trajectories | Counts | Preferences
+
+
+class _Layout(NamedTuple):
+    """How a record lies in a file: its arrays, its scalars, and how it is made of both."""
+
+    arrays: Callable[[Any], dict[str, np.ndarray]]
+    scalars: Callable[[Any], dict[str, int]]
+    make: Callable[..., Record]
+
+
+def _episodes(t: Trajectories, prefix: str = "") -> dict[str, np.ndarray]:
+    return {f"{prefix}states": t.states, f"{prefix}actions": t.actions, f"{prefix}rewards": t.rewards}
+
+
+def _preferences(S: int, A: int, label: Any, **arrays: Any) -> Preferences:
+    first, second = ([arrays[f"{p}_{name}"] for name in ("states", "actions", "rewards")] for p in ("first", "second"))
+    return Preferences(Trajectories(*first, S=S, A=A), Trajectories(*second, S=S, A=A), label)
+
+
+_LAYOUTS: dict[str, _Layout] = {
+    "Trajectories": _Layout(_episodes, lambda t: {"S": t.S, "A": t.A}, Trajectories),
+    "Counts": _Layout(lambda c: {"visits": c.visits}, lambda c: {"n": c.n}, Counts),
+    "Preferences": _Layout(
+        lambda p: {**_episodes(p.first, "first_"), **_episodes(p.second, "second_"), "label": p.label},
+        lambda p: {"S": p.S, "A": p.A}, _preferences,
+    ),
+}
+
+
+def save(record: Record, path: str | os.PathLike[str]) -> None:
+    """Write Trajectories, Counts or Preferences to a file, bit for bit.
+
+    Args:
+        record: what to keep.
+        path: of the file; its directory exists. What stands there is replaced in one step: readers see the old file or the new.
+    Raises:
+        ValueError: another kind of record, or a path that cannot be written.
+    """
+    kind = type(record).__name__
+    if kind not in _LAYOUTS or not isinstance(record, Record):
+        fail("save", "record", f"be one of {', '.join(_LAYOUTS)}", kind)
+    layout = _LAYOUTS[kind]
+    header = {"format": FORMAT, "schema": SCHEMA, "record": kind, **layout.scalars(record)}
+    file = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), **layout.arrays(record)}
+                np.savez(stream, **arrays)
+            os.replace(name, file)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        fail("save", "path", "be a file that can be written", f"{str(path)!r} ({error.strerror or error})")
+
+
+def load(path: str | os.PathLike[str]) -> Record:
+    """Read what ``save`` wrote.
+
+    Returns:
+        Trajectories, Counts or Preferences, equal to what was saved in every bit.
+    Raises:
+        ValueError: no such file, one that is damaged or another program's, one of a newer schema, or arrays that are no such
+            record; the message names the path.
+    """
+    where = f"load({str(path)!r})"
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as held:  # np.load leaves a damaged file open
+            arrays = {name: held[name] for name in held.files}
+    except OSError as error:
+        fail(where, "path", "be a file written by mdpsim.save", error.strerror or error)
+    except DAMAGE as error:
+        fail(where, "the file", "be one written by mdpsim.save, undamaged", error)
+    kind, scalars = _header(where, arrays.pop("header", None))
+    try:
+        return _LAYOUTS[kind].make(**scalars, **arrays)
+    except (TypeError, KeyError) as error:
+        fail(where, "the file", f"hold the arrays and sizes of {kind}", error)
+
+
+def _header(where: str, header: np.ndarray | None) -> tuple[str, dict[str, Any]]:
+    """The record's kind and scalars, checked."""
+    try:
+        given = json.loads(str(header[()])) if header is not None and header.ndim == 0 else None
+    except ValueError:
+        given = None
+    if not isinstance(given, dict) or given.pop("format", None) != FORMAT:
+        fail(where, "the file", "have the header of mdpsim.save", "another program's arrays")
+    schema, kind = given.pop("schema", None), given.pop("record", None)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        fail(where, "the file", f"have schema <= {SCHEMA} (this mdpsim's)", f"schema {schema}")
+    if kind not in _LAYOUTS:
+        fail(where, "the file", f"hold one of {', '.join(_LAYOUTS)}", repr(kind))
+    return kind, given

@@ -1,0 +1,129 @@
+"""Preferences: pairs of episodes from one first state, and which of the two was preferred.
+
+Setting: s_0 ~ mu0; given it, one episode of pi and one of pi_other, independent. With R the sum of an episode's rewards, the
+Bradley-Terry model says
+
+    P(first preferred | both) = sigma(R(first) - R(second)),   sigma(x) = 1 / (1 + e^-x).
+
+For one stage and one state these are dueling bandits; for a TokenMDP two responses to one prompt.
+References: Bradley and Terry (1952); Christiano et al. (2017); [xie2024] and [tiapkin2023] use this law.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.estimate.data import Trajectories, roll
+from mdpsim.kernels.preference import draw_labels, logistic
+from mdpsim.mdp.forms import AnyMDP, form
+from mdpsim.rng import as_generator
+
+Link = Callable[[FloatArray], ArrayLike]
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Preferences:
+    """n labelled pairs of episodes.
+
+    Args:
+        first, second: Trajectories of equal n, H, S and A; the episodes of a pair start in the same state.
+        label: [n] integers, 1 where the first was preferred, 0 where the second.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+
+    first: Trajectories
+    second: Trajectories
+    label: IntArray
+
+    def __init__(self, first: Trajectories, second: Trajectories, label: ArrayLike) -> None:
+        for name, t in (("first", first), ("second", second)):
+            if not isinstance(t, Trajectories):
+                fail("Preferences", name, "be Trajectories", type(t).__name__)
+        sizes = tuple((t.n, t.H, t.S, t.A) for t in (first, second))
+        if sizes[0] != sizes[1]:
+            fail("Preferences", "second", f"have the sizes (n, H, S, A) = {sizes[0]} of first", sizes[1])
+        apart = first.states[:, 0] != second.states[:, 0]
+        if apart.any():
+            i = int(apart.argmax())
+            got = f"states {first.states[i, 0]} and {second.states[i, 0]} in pair {i}"
+            fail("Preferences", "second", "start where first does: a preference is between episodes of one context", got)
+        labels = as_integers("Preferences", "label", label, "n", (first.n,), 2)
+        for name, value in (("first", first), ("second", second), ("label", labels)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return self.first.n
+
+    @property
+    def H(self) -> int:
+        """Number of stages."""
+        return self.first.H
+
+    @property
+    def S(self) -> int:
+        """Number of states."""
+        return self.first.S
+
+    @property
+    def A(self) -> int:
+        """Number of actions."""
+        return self.first.A
+
+    def __repr__(self) -> str:
+        return f"Preferences(n={self.n}, H={self.H}, S={self.S}, A={self.A})"
+
+
+def sample_preferences(
+    mdp: AnyMDP, pi: ArrayLike, pi_other: ArrayLike, n: int, rng: np.random.Generator | int, *, link: Link | None = None
+) -> Preferences:
+    """Draw n pairs of episodes from common first states, and Bradley-Terry labels.
+
+    Law: s_0 ~ mu0, first ~ pi and second ~ pi_other given s_0, label ~ Bernoulli(sigma(R(first) - R(second))).
+
+    Args:
+        mdp: H stages, S states, A actions.
+        pi, pi_other: [H, S, A] policies of the first and of the second episode.
+        n: number of pairs, at least 1.
+        rng: Generator (advanced by six 64-bit words, whatever n) or an integer seed.
+        link: another preference model: a function of the differences R(first) - R(second) [n] to probabilities [n]; pair by
+            pair, or sample(n) is no prefix of sample(n + 1).
+    Returns:
+        Preferences: first, second, label. From the same ``rng`` state, those of n are a prefix of those of n + 1, bit for bit.
+    Exactness: episodes as ``sample``; label probabilities to 2^-53. Episodes and labels have streams of their own.
+    Cost: twice that of ``sample``.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came; a link that returns anything but probabilities.
+    """
+    model = form("sample_preferences", mdp)
+    one = as_simplex("sample_preferences", "pi", pi, "H S A", model.shape)
+    two = as_simplex("sample_preferences", "pi_other", pi_other, "H S A", model.shape)
+    n = as_count("sample_preferences", "n", n)
+    if link is not None and not callable(link):
+        fail("sample_preferences", "link", "be a function of the differences, or None", repr(link))
+    key = as_generator("sample_preferences", rng).integers(0, 2**64, size=6, dtype=np.uint64)
+    first = roll(model, one, n, key[:2])
+    second = roll(model, two, n, key[2:4], first.states[:, 0])
+    difference = frozen(first.rewards.sum(axis=1) - second.rewards.sum(axis=1))
+    label = np.empty(n, np.int64)
+    draw_labels(_probabilities(difference, link), *key[4:], label)
+    return Preferences(first, second, frozen(label))
+
+
+def _probabilities(difference: FloatArray, link: Link | None) -> FloatArray:
+    """P(first preferred) [n]."""
+    if link is None:
+        p = np.empty(difference.size)
+        logistic(difference, p)
+        return frozen(p)
+    p = as_floats("sample_preferences", "link(differences)", link(difference), "n", (difference.size,))
+    if p.min() < 0.0 or p.max() > 1.0:
+        fail("sample_preferences", "link(differences)", "lie in [0, 1]", f"{p.min():.6g} to {p.max():.6g}")
+    return p
