@@ -8,35 +8,26 @@ and messages go to stderr.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import sqlite3
 import sys
-import time
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from mdpsim.arrays import as_count, fail, unknown
-from mdpsim.claims.claim import CLAIM_ARM, PRESETS, Claim
-from mdpsim.claims.run import MAX_SEED, Chunk, MeasureError, missing, run_all
+from mdpsim.claims.claim import PRESETS, Claim
+from mdpsim.claims.run import MAX_SEED, MeasureError, missing, run_all
 from mdpsim.registry import all_claims, get_claim, select
-from mdpsim.store import DEFAULT_PATH, Store, StoreWarning
-from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, SUPPORTED
-from mdpsim.verify import Judged, held_preset, judge_all
-from mdpsim.versions import cores
+from mdpsim.store import DEFAULT_PATH, Store
+from mdpsim.terminal import compilation_line, console, errors, flat, messages, print_json, progress_bar, show_verdicts
+from mdpsim.verdict.records import INCONCLUSIVE, REFUTED
+from mdpsim.verify import Judged, estimate_costs, held_preset, judge_all
+from mdpsim.versions import cores, lacking
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-_COLOURS = {SUPPORTED: "green", REFUTED: "red", INCONCLUSIVE: "yellow"}
 
 Targets = Annotated[list[str] | None, typer.Argument(metavar="[CLAIM|PAPER|FILE.py]...", help="Default: all claims.")]
 One = Annotated[str, typer.Argument(metavar="CLAIM", help="The id of a claim.")]
@@ -48,48 +39,6 @@ HeldPreset = Annotated[
 ]
 
 
-def _err() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def _out() -> Console:
-    """Stdout; what is not a terminal has no width, and tables are not cut to one."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=10_000)
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    """Turn errors into one line on stderr and the exit status of the contract."""
-
-    def show(message: Any, *rest: Any, **more: Any) -> None:
-        _err().print(f"[yellow]note:[/] {message}")
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        warnings.simplefilter("always", StoreWarning)
-        try:
-            yield
-        except (ValueError, MeasureError) as error:
-            _err().print(Text(f"mdpsim: {error}", style="red"))
-            raise typer.Exit(2) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        except OSError as error:
-            _err().print(Text(f"mdpsim: {error}", style="red"))
-            raise typer.Exit(2) from None
-        except sqlite3.Error as error:
-            _err().print(Text(f"mdpsim: the store cannot be used: {error}; name another with --store", style="red"))
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            _err().print("interrupted: everything finished is in the store; the same command goes on from here")
-            raise typer.Exit(130) from None
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
-
-
 # --- what there is ---------------------------------------------------------------------------------------------------
 
 
@@ -97,7 +46,7 @@ def _print_json(value: Any) -> None:
 def _main(context: typer.Context) -> None:
     """The laboratory where theorists of KL-regularised reinforcement learning check their theorems."""
     if context.invoked_subcommand is None:
-        _out().print(
+        console().print(
             "[bold]mdpsim[/]: theorems of KL-regularised reinforcement learning as executable claims. Each has its bound,\n"
             "a statistical verdict with stated error rates, and twins: falsehoods the same test must reject.\n\n"
             "  mdpsim list                                  the claims that come built in\n"
@@ -111,23 +60,49 @@ def _main(context: typer.Context) -> None:
 def list_(
     paper: Annotated[str | None, typer.Option("--paper", help="Only the claims of this paper.")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="Only the claims with this tag.")] = None,
+    costs: Annotated[bool, typer.Option("--costs", help="What the presets take, from what a store has measured.")] = False,
+    store: StorePath = DEFAULT_PATH,
     as_json: Json = False,
 ) -> None:
     """The claims: their statements, origins, rules and sizes."""
-    with _errors():
+    with errors():
         claims = all_claims(paper=paper, tag=tag)
+        if costs:
+            _list_costs(claims, store, as_json)
+            return
         if as_json:
             for claim in claims:
-                _print_json(_describe(claim))
+                print_json(_describe(claim))
             return
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for name in ("claim", "origin", "rule", "twins", "trials at quick", "statement"):
             table.add_column(name, overflow="fold", no_wrap=name in ("claim", "origin"))
         for claim in claims:
             trials = _sizes(claim).get("quick")
-            row = (claim.id, claim.origin, claim.rule.name, str(len(claim.twins)), str(trials or "-"), claim.statement)
+            absent = lacking(claim.needs)
+            size = f"needs [{','.join(absent)}]" if absent else str(trials or "-")
+            row = (claim.id, claim.origin, claim.rule.name, str(len(claim.twins)), size, claim.statement)
             table.add_row(*(Text(cell) for cell in row))
-        _out().print(table)
+        console().print(table)
+
+
+def _list_costs(claims: Sequence[Claim], path: Path, as_json: bool) -> None:
+    """Seconds of one core: measured, and estimated for each preset."""
+    with Store(path, create=False) as store:
+        found = {claim.id: estimate_costs(claim, store) for claim in claims}
+    if as_json:
+        for name, cost in found.items():
+            print_json({"claim": name, **cost._asdict()})
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("claim")
+    for name in ("trials measured", "seconds", "ms a trial", *(f"{p} (s)" for p in PRESETS)):
+        table.add_column(name, justify="right")
+    for name, cost in found.items():
+        each = f"{1e3 * cost.seconds / cost.trials:.3g}" if cost.trials else "-"
+        wanted = (cost.estimates.get(p) for p in PRESETS)
+        table.add_row(name, str(cost.trials), f"{cost.seconds:.1f}", each, *("-" if s is None else f"{s:.1f}" for s in wanted))
+    console().print(table)
 
 
 def _one(target: str) -> Claim:
@@ -150,17 +125,17 @@ def _describe(claim: Claim) -> dict[str, Any]:
         "claim": claim.id, "rev": claim.rev, "origin": claim.origin, "statement": claim.statement,
         "cites": [str(c) for c in claim.cites], "rule": claim.rule.name, "trials": _sizes(claim),
         "twins": [{"name": t.name, "statement": t.statement, "distance": t.distance} for t in claim.twins],
-        "needs": list(claim.needs), "tags": list(claim.tags),
+        "needs": list(claim.needs), "lacking": list(lacking(claim.needs)), "tags": list(claim.tags),
     }
 
 
 @app.command()
 def show(claim: One, as_json: Json = False) -> None:
     """A claim's statement, what is measured, its twins and its citation."""
-    with _errors():
+    with errors():
         found = _one(claim)
         if as_json:
-            _print_json(_describe(found))
+            print_json(_describe(found))
             return
         measured = (found.measure.__doc__ or "").strip()
         lines = [
@@ -173,7 +148,7 @@ def show(claim: One, as_json: Json = False) -> None:
         for twin in found.twins:
             lines += [f"twin      {twin.name}: {twin.statement}", f"          distance: {twin.distance}"]
         lines += ["", f"verify    mdpsim verify {found.id}"]
-        _out().print(Text("\n".join(lines)))
+        console().print(Text("\n".join(lines)))
 
 
 # --- running and judging ---------------------------------------------------------------------------------------------
@@ -185,12 +160,13 @@ def verify(
     preset: Annotated[str, typer.Option("--preset", help="smoke, quick, paper or full.")] = "quick",
     seed: Seed = 0,
     jobs: Annotated[int | None, typer.Option("--jobs", help="Worker processes; default: all cores.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", help="Seconds after which nothing more is begun.")] = None,
     store: StorePath = DEFAULT_PATH,
     as_json: Json = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when something is inconclusive.")] = False,
 ) -> None:
     """Run what the store does not hold yet, and judge."""
-    with _errors():
+    with errors():
         if preset not in PRESETS:
             unknown("verify", "--preset", preset, PRESETS)
         with contextlib.redirect_stdout(sys.stderr):  # what a claims file prints is a message
@@ -198,16 +174,19 @@ def verify(
         n_jobs = cores() if jobs is None else jobs
         as_count("verify", "--seed", seed, low=0, high=MAX_SEED)
         failure: MeasureError | None = None
-        with Store(store) as opened, contextlib.redirect_stdout(sys.stderr), _compilation_line():
-            with _progress(claims, preset, seed, opened) as progress:
+        able = [c for c in claims if not lacking(c.needs)]
+        with Store(store) as opened, contextlib.redirect_stdout(sys.stderr), compilation_line():
+            with progress_bar(claims, preset, seed, opened) as progress:
                 options = {"preset": preset, "seed": seed, "store": opened}
                 try:
-                    run_all(claims, preset=preset, seed=seed, sink=opened, jobs=n_jobs, progress=progress)
+                    run_all(able, preset=preset, seed=seed, sink=opened, jobs=n_jobs, budget=budget, progress=progress)
                 except MeasureError as error:
                     failure = error
+            if budget is not None and (left := sum(len(c.trials) for c in missing(able, preset, seed, opened))):
+                messages().print(f"budget of {budget:g} s spent, {left} trials left: the same command goes on from here")
             judged = judge_all([c for c in claims if not failure or c.id not in failure.claims], **options)
         if failure is not None:
-            _show(judged, as_json)
+            show_verdicts(judged, as_json)
             raise failure
         _finish(judged, as_json, strict)
 
@@ -222,7 +201,7 @@ def judge(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when something is inconclusive.")] = False,
 ) -> None:
     """Judge again what a store holds, running nothing."""
-    with _errors():
+    with errors():
         _finish(_judge_held(targets or [], preset, seed, store), as_json, strict)
 
 
@@ -243,77 +222,11 @@ def _judge_held(targets: Sequence[str], preset: str | None, seed: int, path: Pat
     return judged
 
 
-@contextmanager
-def _compilation_line() -> Iterator[None]:
-    """Say so, once, when kernels have to be compiled."""
-    from mdpsim.kernels._jit import watch_compilation
-
-    told = False
-
-    def tell() -> None:
-        nonlocal told
-        if not told:
-            told = True
-            _err().print("compiling kernels (once)")
-
-    with watch_compilation(tell):
-        yield
-
-
-@contextmanager
-def _progress(claims: Sequence[Claim], preset: str, seed: int, store: Store) -> Iterator[Any]:
-    """A progress bar on a terminal, a line every ten seconds elsewhere; both on stderr."""
-    total = sum(len(chunk.trials) for chunk in missing(claims, preset, seed, store))
-    if not total:
-        yield None
-        return
-    console = _err()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("", total=total)
-    done, last = 0, time.monotonic()
-
-    def update(chunk: Chunk, seconds: float) -> None:
-        nonlocal done, last
-        done += len(chunk.trials)
-        label = chunk.claim.id + ("" if chunk.arm == CLAIM_ARM else f" (twin {chunk.arm})")
-        bar.update(task, advance=len(chunk.trials), description=label)
-        if not console.is_terminal and time.monotonic() - last >= 10:
-            last = time.monotonic()
-            console.print(f"{done} of {total} trials, now {label}")
-
-    with bar if console.is_terminal else nullcontext():
-        yield update
-
-
-def _show(judged: Sequence[Judged], as_json: bool) -> None:
-    if as_json:
-        for one in judged:
-            _print_json(one.verdict.to_json())
-    elif judged:
-        _print_table(judged)
-
-
 def _finish(judged: Sequence[Judged], as_json: bool, strict: bool) -> None:
     """Print the verdicts and exit with their status."""
-    _show(judged, as_json)
+    show_verdicts(judged, as_json)
     statuses = [one.verdict.status for one in judged]
     raise typer.Exit(1 if REFUTED in statuses else 3 if strict and INCONCLUSIVE in statuses else 0)
-
-
-def _print_table(judged: Sequence[Judged]) -> None:
-    from mdpsim.report import verdict_rows
-
-    rows = verdict_rows(judged)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(cell), style=_COLOURS.get(str(cell), "")) for cell in row.values()))
-    _out().print(table)
-    for one in judged:
-        for note in one.verdict.notes:
-            _out().print(Text(f"{one.claim.id}: {note}"))
 
 
 # --- what to show and cite -------------------------------------------------------------------------------------------
@@ -329,7 +242,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write index.html, figures (PDF, PNG) and tables (CSV, LaTeX) of what a store holds."""
-    with _errors():
+    with errors():
         from mdpsim.report import write_report
         from mdpsim.versions import versions
 
@@ -340,9 +253,9 @@ def report(
         }
         page = write_report(judged, out, context=context)
         if as_json:
-            _print_json({"page": str(page), "claims": [one.claim.id for one in judged]})
+            print_json({"page": str(page), "claims": [one.claim.id for one in judged]})
         else:
-            _out().print(Text(f"wrote {page}"))
+            console().print(Text(f"wrote {page}"))
 
 
 @app.command()
@@ -350,7 +263,7 @@ def cite(
     claim: One, preset: HeldPreset = None, seed: Seed = 0, store: StorePath = DEFAULT_PATH, as_json: Json = False
 ) -> None:
     """BibTeX of the paper and of mdpsim, and the sentence to quote with numbers and origin."""
-    with _errors():
+    with errors():
         from mdpsim.report import citation
         from mdpsim.versions import bibtex
 
@@ -363,31 +276,23 @@ def cite(
                     sentence = citation(found, judge_all([found], preset=name, seed=seed, store=opened)[0].verdict)
         entries = [paper.bibtex() for paper in found.cites] + [bibtex()]
         if as_json:
-            _print_json({"claim": found.id, "sentence": sentence, "bibtex": entries})
+            print_json({"claim": found.id, "sentence": sentence, "bibtex": entries})
             return
         no_verdict = f"(no verdict in {store} at seed {seed} yet: run 'mdpsim verify {found.id}' for a sentence to quote)"
-        _out().print(Text("\n\n".join([sentence or no_verdict, *entries])))
+        console().print(Text("\n\n".join([sentence or no_verdict, *entries])))
 
 
 @app.command()
 def info(as_json: Json = False) -> None:
     """Versions, threads, BLAS, CPU, commit."""
-    with _errors():
+    with errors():
         from mdpsim.versions import information
 
         found = information()
         if as_json:
-            _print_json(found)
+            print_json(found)
         else:
-            _out().print(Text("\n".join(f"{name:12} {value}" for name, value in _flat(found))))
-
-
-def _flat(found: dict[str, Any]) -> Iterable[tuple[str, Any]]:
-    for name, value in found.items():
-        if isinstance(value, dict):
-            yield from _flat(value)
-        else:
-            yield name, ", ".join(map(str, value)) if isinstance(value, list) else value
+            console().print(Text("\n".join(f"{name:12} {value}" for name, value in flat(found))))
 
 
 def main() -> None:

@@ -267,6 +267,14 @@ class Store:
         ).fetchone()
         return seconds / trials if trials else 0.0
 
+    def costs(self, claim: Claim) -> dict[tuple[str, str], tuple[int, float]]:
+        """(arm, canonical JSON of the point) -> (trials, seconds) measured for this revision, all seeds together."""
+        found = self._db.execute(
+            "SELECT arm, point, sum(trials), sum(seconds) FROM costs JOIN series ON series.id = costs.series "
+            "WHERE claim = ? AND rev = ? GROUP BY arm, point", (claim.id, claim.rev),
+        )
+        return {(arm, point): (trials, seconds) for arm, point, trials, seconds in found}
+
     def _texts(self, series: int | None, seed: int) -> set[str]:
         """Hashes of the measures that filled a series."""
         found = self._db.execute("SELECT DISTINCT measure FROM costs WHERE series = ? AND seed = ?", (series, seed))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from mdpsim.arrays import as_count, fail, unknown
-from mdpsim.claims.claim import PRESETS, Claim
+from mdpsim.claims.claim import PRESETS, Claim, Point
 from mdpsim.claims.records import Records
 from mdpsim.claims.run import run_all
 from mdpsim.registry import get_claim
 from mdpsim.store import Store, as_store
 from mdpsim.verdict.judge import judge
 from mdpsim.verdict.records import Verdict
+from mdpsim.versions import install_hint, lacking
 
 
 class Judged(NamedTuple):
@@ -31,6 +33,7 @@ def verify(
     seed: int = 0,
     store: Store | str | os.PathLike[str] | None = None,
     jobs: int = 1,
+    budget: float | None = None,
 ) -> Verdict:
     """Run the trials that a store does not hold yet, and judge all that the preset asks for.
 
@@ -40,6 +43,7 @@ def verify(
         seed: K; trial i of a point draws from (K, i).
         store: a Store or its path; None keeps nothing.
         jobs: number of processes. With more than one, a script needs ``if __name__ == "__main__":``.
+        budget: seconds after which nothing more is begun; None runs all. A claim short of trials is inconclusive, or refuted.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
         MeasureError: the claim's measure raised or returned no valid columns.
@@ -54,7 +58,7 @@ def verify(
     as_count("verify", "jobs", jobs)
     opened = as_store(store)
     try:
-        run_all([claim], preset=preset, seed=seed, sink=opened, jobs=jobs)
+        run_all([claim], preset=preset, seed=seed, sink=opened, jobs=jobs, budget=budget)
         return judge(claim, opened.records(claim, preset, seed))
     finally:
         if opened is not store:
@@ -62,10 +66,12 @@ def verify(
 
 
 def judge_all(claims: Sequence[Claim], *, preset: str, seed: int, store: Store) -> list[Judged]:
-    """Judge what a store holds, running nothing."""
+    """Judge what a store holds, running nothing; a claim that cannot run here says what it needs."""
     judged = []
     for claim in claims:
         records = store.records(claim, preset, seed)
+        if absent := lacking(claim.needs):
+            records = replace(records, notes=(*records.notes, install_hint(absent)))
         judged.append(Judged(claim, records, judge(claim, records)))
     return judged
 
@@ -77,3 +83,35 @@ def held_preset(claim: Claim, seed: int, store: Store) -> str:
         if not any(store.missing(claim, arm, p, seed, n) for arm, points in plan.items() for p, n in points.items()):
             return preset
     return "quick" if "quick" in claim.grid else next(iter(claim.grid))
+
+
+class Costs(NamedTuple):
+    """What a claim has cost, all seeds together, and what its presets would.
+
+    trials, seconds: measured so far. estimates: preset -> seconds for all its trials; None where nothing is known.
+    """
+
+    trials: int
+    seconds: float
+    estimates: dict[str, float | None]
+
+
+def estimate_costs(claim: Claim, store: Store) -> Costs:
+    """Costs from a store's table: trials at a point take what they took there, or the mean of their arm, or of the claim."""
+    measured = store.costs(claim)
+    totals: dict[str | None, list[float]] = {}
+    for (arm, _), (trials, seconds) in measured.items():
+        for group in (arm, None):
+            total = totals.setdefault(group, [0, 0.0])
+            total[0] += trials
+            total[1] += seconds
+
+    def each(arm: str, point: Point) -> float:
+        trials, seconds = measured.get((arm, point.json)) or totals.get(arm) or totals[None]
+        return seconds / trials
+
+    estimates: dict[str, float | None] = dict.fromkeys(p for p in PRESETS if p in claim.grid)
+    for preset in estimates if measured else ():
+        estimates[preset] = sum(n * each(arm, p) for arm, points in claim.plan(preset).items() for p, n in points.items())
+    trials, seconds = totals.get(None, [0, 0.0])
+    return Costs(int(trials), seconds, estimates)

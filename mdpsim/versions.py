@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+# The extras of pyproject.toml that a measure may import, each with the module that shows whether it is installed.
+EXTRAS = {
+    "lm": "torch", "hf": "transformers", "gym": "gymnasium", "cluster": "dask", "export": "pyarrow", "notebooks": "nbclient",
+}
 PACKAGES = ("mdpsim", "numpy", "scipy", "numba", "llvmlite")
 
 
@@ -51,6 +57,17 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def lacking(needs: Iterable[str]) -> tuple[str, ...]:
+    """The extras among ``needs`` that are not installed here; nothing is imported to find out."""
+    return tuple(extra for extra in needs if find_spec(EXTRAS[extra]) is None)
+
+
+def install_hint(extras: Iterable[str]) -> str:
+    """What to tell a user whose installation lacks extras."""
+    names = ",".join(extras)
+    return f"needs [{names}]: pip install 'mdpsim[{names}]'"
 
 
 def cores() -> int:

@@ -196,3 +196,17 @@ def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     assert b"toy/coins" in seen
     assert re.search(rb"\d+/360", seen)
 
+
+
+def test_list_costs(mdpsim_command: Command, tmp_path: Path) -> None:
+    store = str(tmp_path / "s.db")
+    missing = mdpsim_command("list", "--costs", "--store", store)
+    assert missing.returncode == 2
+    assert "path must be an existing store" in missing.stderr
+    mdpsim_command("verify", "korbak2022/elbo-identity", "--preset", "smoke", "--jobs", "1", "--store", store)
+    rows = [json.loads(line) for line in mdpsim_command("list", "--costs", "--store", store, "--json").stdout.splitlines()]
+    cost = {row["claim"]: row for row in rows}
+    assert cost["korbak2022/elbo-identity"]["trials"] == 120
+    assert cost["korbak2022/elbo-identity"]["estimates"]["paper"] > cost["korbak2022/elbo-identity"]["estimates"]["smoke"] > 0
+    assert cost["tiapkin2023/bc-rate"]["estimates"]["quick"] is None
+    assert "ms a trial" in mdpsim_command("list", "--costs", "--store", store).stdout

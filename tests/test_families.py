@@ -18,6 +18,8 @@ from mdpsim.mdp.families import (
     deep_sea,
     garnet,
     gridworld,
+    hard_pair,
+    linear_simplex,
     random_deterministic,
     random_deterministic_policy,
     random_mdp,
@@ -203,6 +205,8 @@ GOOD = {
     riverswim: {"H": 3},
     gridworld: {"H": 3},
     deep_sea: {"size": 3},
+    hard_pair: {"eps": 0.1},
+    linear_simplex: {**SIZES, "d": 2, "rng": 0},
     uniform_policy: dict(SIZES),
     random_policy: {**SIZES, "rng": 0},
     random_deterministic_policy: {**SIZES, "rng": 0},
@@ -216,12 +220,17 @@ BAD = {
     "branching": [0, 6, 1.0],
     "concentration": [0.0, -1.0, np.nan, np.inf, "1", 1e-4, 1e7],
     "start": ["random", 0, None],
+    "d": [0, 1.5],
+    "eps": [0.0, 0.5, np.nan, None],
+    "reach": [0.0, 1.1, np.nan],
+    "overlap": [0.0, 1e7, np.nan],
     "slip": [-0.1, 1.1, np.nan, None],
     "size": [1, 0, 2.0, None],
 }
 OPTIONAL = {
     random_mdp: ["concentration", "start"], random_deterministic: ["start"], garnet: ["start"], chain: ["S", "slip"],
     riverswim: ["S"], gridworld: ["size", "slip"], deep_sea: ["rng"], random_policy: ["concentration"],
+    hard_pair: ["reach", "H"], linear_simplex: ["overlap", "start"],
 }
 CASES = [
     (family, name, value)

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 import toy
-from mdpsim import MeasureError, Store, get_claim, per_seed, run
+from mdpsim import MeasureError, Store, get_claim, per_seed, run, verify
 from mdpsim.claims.records import Memory
 from mdpsim.claims.run import measure_chunk, run_all
 from mdpsim.registry import load_claims
+from mdpsim.verify import estimate_costs, judge_all
 
 TOY_FILE = Path(__file__).parent / "toy.py"
 REAL = ("korbak2022/elbo-identity", "korbak2022/posterior-optimum", "tiapkin2023/reduction", "tiapkin2023/bc-sharp-mean")
@@ -236,3 +237,53 @@ def test_memory_and_store_agree(tmp_path: Path) -> None:
     for point, columns in kept.arms["claim"].items():
         for name, values in columns.items():
             assert np.array_equal(values, forgotten.arms["claim"][point][name])
+
+
+def test_a_budget_ends_a_run_and_the_next_goes_on(tmp_path: Path, undisturbed: list[tuple[bytes, str]]) -> None:
+    """What was begun is kept, nothing else is begun; further budgets, then none, end as one run would."""
+    path, held = tmp_path / "s.db", []
+    for _ in range(3):
+        done = subprocess.run([*command(path, *DISTURBED), "--budget", "0.1"], capture_output=True, text=True, check=True)
+        assert "budget of 0.1 s spent" in done.stderr
+        assert '"status": "inconclusive"' in done.stdout
+        held.append(len(rows(path)))
+    assert 0 < held[0] <= held[1] <= held[2] < len(undisturbed)
+    subprocess.run(command(path, *DISTURBED), check=True, capture_output=True)
+    assert rows(path) == undisturbed
+
+
+def test_a_spent_budget_measures_nothing_and_is_judged() -> None:
+    claim = load_claims(TOY_FILE)[0]
+    verdict = verify(claim, preset="smoke", budget=1e-3, jobs=1)
+    assert verdict.status == "inconclusive"
+    assert verdict.n_trials < 360
+    for bad in (0, -1.0, float("nan"), "60"):
+        with pytest.raises(ValueError, match="run: budget must be a number in"):
+            verify(claim, preset="smoke", budget=bad)
+
+
+def test_a_claim_that_lacks_an_extra_is_not_run_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = replace(load_claims(TOY_FILE)[0], needs=("lm",))
+    monkeypatch.setattr("mdpsim.versions.find_spec", lambda name: None if name == "torch" else object())
+    with pytest.raises(ValueError, match=r"run: toy/coins must have what its measure imports; got needs \[lm\]: pip install"):
+        run(claim, preset="smoke")
+    with Store(":memory:") as store:
+        (judged,) = judge_all([claim], preset="smoke", seed=0, store=store)
+    assert judged.verdict.status == "inconclusive"
+    assert "needs [lm]: pip install 'mdpsim[lm]'" in judged.verdict.notes
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="Claim toy/coins: needs must be a tuple of extras among lm, hf"):
+        replace(claim, needs=("nothing",))
+
+
+def test_costs_are_what_was_measured_and_scale_with_the_plan() -> None:
+    claim = load_claims(TOY_FILE)[0]
+    with Store(":memory:") as store:
+        assert estimate_costs(claim, store).estimates == {"smoke": None, "quick": None}
+        records = run(claim, preset="smoke", store=store)
+        costs = estimate_costs(claim, store)
+    assert costs.trials == 360
+    assert costs.seconds == pytest.approx(records.seconds)
+    assert costs.seconds > 360 * 0.002  # every trial sleeps 2 ms
+    assert costs.estimates["smoke"] == pytest.approx(costs.seconds)
+    assert costs.estimates["quick"] == pytest.approx(600 / 360 * costs.seconds)  # points never measured: the arm's mean

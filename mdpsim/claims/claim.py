@@ -20,6 +20,7 @@ import numpy as np
 from mdpsim import rng as rng_
 from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.claims.rules import Rate, Rule
+from mdpsim.versions import EXTRAS
 
 PRESETS = ("smoke", "quick", "paper", "full")
 ORIGINS = ("paper", "as-transcribed", "derived", "folklore")
@@ -186,7 +187,8 @@ class Claim:
         seeds: preset -> number of trials at each point.
         draws: names of the axes that a trial's random numbers depend on; None means all. Points that differ
             elsewhere only share their draws (common random numbers).
-        needs: extras of the package that the measure imports, as ("lm",).
+        needs: extras of the package that the measure imports, as ("lm",). Where one is not installed the claim is listed and
+            judged by what a store holds, but not run.
         tags: free words for ``mdpsim list --tag``.
         rev: raised whenever measure or draws change; records of other revisions are ignored.
     Raises:
@@ -225,6 +227,8 @@ class Claim:
         self._check_twins(where)
         if self.draws is not None and not isinstance(self.draws, tuple):
             fail(where, "draws", "be None or a tuple of names of axes", repr(self.draws))
+        if not isinstance(self.needs, tuple) or not set(self.needs) <= set(EXTRAS):
+            fail(where, "needs", f"be a tuple of extras among {', '.join(EXTRAS)}", repr(self.needs))
         _check_plan(where, self.grid, self.seeds, self.rule, self.draws)
         for twin in self.twins:
             if twin.grid is not None and not set(twin.grid) >= set(self.grid):

@@ -8,6 +8,7 @@ alone writes, one chunk at a time. The seam to other engines is PEP 3148: anythi
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,11 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mdpsim.arrays import as_count, fail
+from mdpsim.arrays import as_count, as_real, fail
 from mdpsim.claims.claim import Claim, Measure, Point
 from mdpsim.claims.pool import FILE_MODULE, InProcess, Pool
 from mdpsim.claims.records import Columns, Memory, Records, Sink
 from mdpsim.kernels._jit import uncached
+from mdpsim.versions import install_hint, lacking
 
 CHUNK_SECONDS = 0.075
 GROWTH = 8  # a chunk is at most this many times the last one of its kind: early timings are rough
@@ -55,6 +57,7 @@ def run(
     seed: int = 0,
     store: Sink | None = None,
     jobs: int = 1,
+    budget: float | None = None,
     progress: Progress | None = None,
 ) -> Records:
     """Run the trials of a claim that are missing in ``store`` and return all that the preset asks for.
@@ -64,8 +67,9 @@ def run(
         seed: K; trial i draws from the pair (K, i).
         store: a Store; None keeps the records in memory only.
         jobs: number of processes; 1 runs in this one.
+        budget: seconds after which no chunk of trials is begun any more; None runs all. What was begun is finished and kept.
     Raises:
-        ValueError: unknown preset, jobs < 1, seed < 0.
+        ValueError: unknown preset, jobs < 1, seed < 0, budget <= 0; an extra that the claim needs is not installed.
         MeasureError: the measure raised or returned no valid columns.
     """
     if not isinstance(claim, Claim):
@@ -73,7 +77,7 @@ def run(
     if store is not None and not hasattr(store, "missing"):
         fail("run", "store", "be a Store or None", repr(store))
     sink = Memory() if store is None else store
-    run_all([claim], preset=preset, seed=seed, sink=sink, jobs=jobs, progress=progress)
+    run_all([claim], preset=preset, seed=seed, sink=sink, jobs=jobs, budget=budget, progress=progress)
     return sink.records(claim, preset, seed)
 
 
@@ -95,16 +99,23 @@ def run_all(
     seed: int,
     sink: Sink,
     jobs: int = 1,
+    budget: float | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Run what is missing of several claims in one pool; a claim that fails is left out, and named at the end.
 
     Raises:
-        ValueError: jobs < 1, a seed that no store holds.
+        ValueError: jobs < 1, budget <= 0, a seed that no store holds; an extra that a claim needs is not installed.
         MeasureError: after all the others are done; ``claims`` names those that failed.
     """
     as_count("run", "jobs", jobs)
     as_count("run", "seed", seed, low=0, high=MAX_SEED)
+    deadline = math.inf
+    if budget is not None:
+        deadline = time.monotonic() + as_real("run", "budget", budget, 1e-3, 1e9)
+    for claim in claims:
+        if absent := lacking(claim.needs):
+            fail("run", claim.id, "have what its measure imports", install_hint(absent))
     work = missing(claims, preset, seed, sink)
     if not work:
         return
@@ -113,11 +124,11 @@ def run_all(
     if jobs > 1 and uncached():
         # One process compiles for all: the first trial of every arm runs here, and fills the cache.
         with InProcess() as engine:
-            _drain(_first_trials(work), seed, engine, sink, tell, failed)
+            _drain(_first_trials(work), seed, engine, sink, tell, failed, deadline)
         work = missing([c for c in claims if c.id not in failed], preset, seed, sink)
     if work:
         with InProcess() if jobs == 1 else Pool(jobs, _files(work)) as engine:
-            _drain(work, seed, engine, sink, tell, failed)
+            _drain(work, seed, engine, sink, tell, failed, deadline)
     if failed:
         error = MeasureError("; ".join(map(str, failed.values())))
         error.claims = tuple(failed)
@@ -140,9 +151,9 @@ def _first_trials(work: Sequence[Chunk]) -> list[Chunk]:
 
 def _drain(
     work: Sequence[Chunk], seed: int, engine: InProcess | Pool, sink: Sink, progress: Progress,
-    failed: dict[str, MeasureError],
+    failed: dict[str, MeasureError], deadline: float,
 ) -> None:
-    """Keep the engine's window full until all is done.
+    """Keep the engine's window full until all is done, or the deadline (of time.monotonic) has passed.
 
     A pool that breaks is rebuilt, and what was under way is resubmitted one chunk at a time, so that a measure that ends
     its process is told from one that was killed beside it. A claim that fails is left out; the others go on.
@@ -154,7 +165,7 @@ def _drain(
     again: list[Chunk] = []
     losses: dict[tuple[str, int], int] = {}
     while True:
-        while len(pending) < (1 if again else engine.window):
+        while len(pending) < (1 if again else engine.window) and time.monotonic() < deadline:
             chunk = again.pop() if again else next(chunks, None)
             if chunk is None:
                 break
