@@ -1,8 +1,9 @@
 """Everything that reads transitions, for rows stored as a fixed number of successors: the sparse form.
 
 Row (s, a) of stage h leads to next_state[h, s, a, k] with probability prob[h, s, a, k], k = 0 .. K-1; ids may repeat, and
-padding has probability 0. The functions bear the names and do the work of those in ``bellman``, ``discounted``, ``evaluate``
-and ``rollout`` (see there for the equations); what happens within a stage is theirs. Cost: O(H S A K) where they say O(H S^2 A).
+padding has probability 0. The functions bear the names and do the work of those in ``bellman``, ``discounted``,
+``evaluate`` and ``rollout`` (see there for the equations); what happens within a stage is theirs. Cost: O(H S A K) where
+they say O(H S^2 A).
 Arrays: next_state int64 and prob float64 [H or 1, S, A, K], the others as there.
 """
 

@@ -157,7 +157,7 @@ def _by_action(P: Any, r: Any) -> _Rows:
 
 def _expected(matrices: list[Any], r: Any) -> np.ndarray:
     """r [S, A] from a reward for each transition, [A, S, S] or a matrix an action."""
-    given = [x.tocsr() if _is_sparse(x) else _numbers("r", x) for x in (r if not _is_sparse(r) else [r])]
+    given: list[Any] = [x.tocsr() if _is_sparse(x) else _numbers("r", x) for x in (r if not _is_sparse(r) else [r])]
     wanted = [x.shape for x in matrices]
     if [x.shape for x in given] != wanted:
         got = f"{len(given)} of {given[0].shape}" if given else "none"
