@@ -7,7 +7,9 @@ T is monotone and T(V + c) = T V + gamma c. So with d = T V - V, from any V what
     T V + gamma / (1 - gamma) min d  <=  V*  <=  T V + gamma / (1 - gamma) max d.
 
 The gap is the span of d, not its size: a constant by which V is wrong does not count. It is therefore taken out after each
-sweep, which keeps the numbers as small as the differences between states and the rounding errors with them.
+sweep, which keeps the numbers as small as the differences between states and the rounding errors with them. Where a policy
+goes round in a short cycle V overshoots for 1 / (1 - gamma) sweeps; one sweep in 16 goes half way, which stops that (the
+aperiodicity transformation of Puterman, 1994, section 8.5.4, now and then).
 What happens within a sweep is a stage of ``bellman``; the constant gamma goes into V.
 """
 
@@ -18,6 +20,7 @@ import numpy as np
 from mdpsim.kernels._jit import helper, kernel
 from mdpsim.kernels.bellman import action_values, hard_stage, is_linear, soft_stage, soft_workspace
 
+DAMPED = 16  # one sweep in so many goes half way
 NEGLIGIBLE = 0.5  # of the rounding error: a span below that does not shrink the bounds any more
 
 
@@ -56,15 +59,18 @@ def settled(V, after, gamma, limits, change):
 
 
 @helper
-def centre(x, out):
-    """out [S] = x [S] minus the middle of its range."""
+def advance(after, sweep, V):
+    """V [S] becomes after, or every ``DAMPED`` sweeps half of it and half of V; minus the middle of its range."""
+    share = 0.5 if sweep % DAMPED == 0 else 1.0
     low, high = np.inf, -np.inf
-    for s in range(x.size):
-        low = x[s] if x[s] < low else low
-        high = x[s] if x[s] > high else high
+    for s in range(V.size):
+        x = share * after[s] + (1.0 - share) * V[s]
+        V[s] = x
+        low = x if x < low else low
+        high = x if x > high else high
     middle = 0.5 * low + 0.5 * high
-    for s in range(x.size):
-        out[s] = x[s] - middle
+    for s in range(V.size):
+        V[s] -= middle
 
 
 @kernel
@@ -85,4 +91,4 @@ def value_iteration(P, r, ref, gamma, beta, limits, most, V, after, Q, pi, chang
         good = settled(V, after, gamma, limits, change)
         if good or sweeps >= most:
             return sweeps, good
-        centre(after, V)
+        advance(after, sweeps, V)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mdpsim.kernels._jit import helper, kernel
 from mdpsim.kernels.bellman import all_finite, hard_stage, is_linear, soft_stage, soft_workspace
-from mdpsim.kernels.discounted import centre, optimum_stage, scale, settled
+from mdpsim.kernels.discounted import advance, optimum_stage, scale, settled
 from mdpsim.kernels.evaluate import normalise, policy_stage, ruin_stage
 from mdpsim.kernels.rollout import forward, roll
 
@@ -70,7 +70,7 @@ def value_iteration(next_state, prob, r, ref, gamma, beta, limits, most, V, afte
         good = settled(V, after, gamma, limits, change)
         if good or sweeps >= most:
             return sweeps, good
-        centre(after, V)
+        advance(after, sweeps, V)
 
 
 @kernel

@@ -8,7 +8,7 @@ bounds on V* from both sides (see ``mdpsim.kernels.discounted``), so every metho
     T V + gamma / (1 - gamma) min(T V - V) - e  <=  V*  <=  T V + gamma / (1 - gamma) max(T V - V) + e.
 
 The methods differ in what they do between applications: nothing (value iteration); V <- V + (I - gamma P_pi)^-1 (T V - V),
-with pi the policy of T at V, a Newton step and policy iteration; or some terms of its series (modified policy iteration).
+with pi the policy of T at V, a Newton step and policy iteration; or some sweeps towards it (modified policy iteration).
 
 e bounds what float64 rounds: in units of eps / (1 - gamma), a backup of n products loses (n + 10) max|V| and 2 max|r|, a
 soft row of A actions (3A + 26) times the span of its Q (a first-order count of the operations in ``kernels.bellman``, each at
@@ -200,12 +200,13 @@ class _Chain(NamedTuple):
         return y + middle / (1.0 - self.gamma)
 
     def series(self, x: np.ndarray, terms: int) -> np.ndarray:
-        """sum over k <= terms of (gamma P)^k x."""
-        total = x.copy()
-        for _ in range(terms):
-            x = self.gamma * (self.matrix @ x)
-            total += x
-        return total
+        """(I - gamma P)^-1 x nearly: Richardson's iteration, full and half steps in turn (a half step ends short cycles)."""
+        total, step = np.zeros(x.size), x
+        for k in range(terms):
+            share = 1.0 - 0.5 * (k % 2)
+            total += share * step
+            step = (1.0 - share) * step + share * self.gamma * (self.matrix @ step)
+        return total + step
 
     def _factors(self) -> Any:
         """A function that solves with I - gamma P."""
