@@ -72,7 +72,9 @@ def from_matrices(
         ValueError: naming the argument, what was wanted and what came.
     """
     if (gamma is None) == (horizon is None):
-        fail("from_matrices", "gamma", "be given, or horizon in its place", f"gamma = {gamma} and horizon = {horizon}")
+        fail("from_matrices", "gamma or horizon", "be given, and not both", f"gamma = {gamma}, horizon = {horizon}")
+    if (mu0 is None) != (horizon is None):
+        fail("from_matrices", "mu0", "be given with a horizon, and only there", mu0)
     rows = _read(P, r, s_indices, a_indices, layout)
     feasible = rows.row_of >= 0
     if np.isneginf(rows.rewards).any():
@@ -86,8 +88,7 @@ def from_matrices(
     pi_ref = feasible / feasible.sum(axis=1, keepdims=True)
     if gamma is not None:
         return Imported(DiscountedMDP(transitions, rewards, gamma), frozen(pi_ref))
-    if mu0 is None:
-        fail("from_matrices", "mu0", "be given with a horizon", None)
+    assert mu0 is not None
     stages = as_count("from_matrices", "horizon", horizon)
     staged = transitions if isinstance(transitions, Successors) else transitions[None]
     return Imported(MDP(staged, rewards[None], mu0, horizon=stages), frozen(np.array([pi_ref] * stages)))
@@ -137,13 +138,15 @@ def _by_action(P: Any, r: Any) -> _Rows:
         if x.shape != (n_states, n_states):
             fail("from_matrices", "P", f"hold matrices [S, S] = ({n_states}, {n_states})", f"{x.shape} for action {a}")
     row_of = np.arange(n_states * n_actions).reshape(n_states, n_actions)
-    if _is_sparse(r) or (isinstance(r, list | tuple) and any(_is_sparse(x) for x in r)) or np.ndim(r) == 3:
+    if _is_sparse(r) or (isinstance(r, list | tuple) and any(_is_sparse(x) for x in r)) or _numbers("r", r).ndim == 3:
         rewards = _expected(matrices, r)
     else:
         given = _numbers("r", r)
         if given.shape not in ((n_states,), (n_states, n_actions)):
             wanted = f"have shape [S] = ({n_states},), [S, A] = ({n_states}, {n_actions}) or [A, S, S]"
             fail("from_matrices", "r", wanted, given.shape)
+        if not np.isfinite(given).all():
+            fail("from_matrices", "r", "be finite (-inf for an infeasible action is QuantEcon's)", "NaN or infinity")
         rewards = np.broadcast_to(given.reshape(n_states, -1), row_of.shape)
     order = (np.arange(n_actions) * n_states + np.arange(n_states)[:, None]).reshape(-1)
     if any(_is_sparse(x) for x in matrices):
@@ -174,16 +177,15 @@ def _expected(matrices: list[Any], r: Any) -> np.ndarray:
 
 def _pairs(P: Any, r: Any, s_indices: ArrayLike | None, a_indices: ArrayLike | None) -> _Rows:
     """QuantEcon's pairs of states and actions."""
-    for name, x in (("s_indices", s_indices), ("a_indices", a_indices)):
-        if x is None:
-            fail("from_matrices", name, "be given with the other indices of the pairs", None)
+    if s_indices is None or a_indices is None:
+        fail("from_matrices", "s_indices and a_indices", "be given together", "a_indices" if s_indices is None else "s_indices")
     transitions = P.tocsr() if _is_sparse(P) else _numbers("P", P)
     if transitions.ndim != 2 or 0 in transitions.shape:
         fail("from_matrices", "P", "have shape [L, S], a row for each pair", transitions.shape)
     n_pairs, n_states = transitions.shape
     rewards = _shaped("r", r, "L", (n_pairs,))
-    states = as_integers("from_matrices", "s_indices", s_indices, "L", (n_pairs,), n_states)  # type: ignore[arg-type]
-    actions = as_integers("from_matrices", "a_indices", a_indices, "L", (n_pairs,), 2**31)  # type: ignore[arg-type]
+    states = as_integers("from_matrices", "s_indices", s_indices, "L", (n_pairs,), n_states)
+    actions = as_integers("from_matrices", "a_indices", a_indices, "L", (n_pairs,), 2**31)
     row_of = np.full((n_states, int(actions.max()) + 1), -1)
     row_of[states, actions] = np.arange(n_pairs)
     twice = np.flatnonzero(row_of[states, actions] != np.arange(n_pairs))
