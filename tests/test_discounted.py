@@ -1,4 +1,4 @@
-"""Discounted MDPs: the certificate against 50-digit optima, linear programs and linear systems; textbook examples; properties."""
+"""Discounted MDPs: the certificate against 50-digit optima, linear programs and linear systems; textbooks; properties."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
     python benchmarks/speed/discounted.py [--quick]
 
-A sparse problem of random successors. The reference stops where the sup norm certifies tol, gamma / (1 - gamma) |TV - V| <= tol;
-mdpsim where the span does. The limit reads the transitions once a sweep, as often as mdpsim sweeps.
-Peers (hard only): quantecon, mdpsolver, pymdptoolbox; one that is not installed is reported as missing.
+A sparse problem of random successors. The reference stops where the sup norm certifies tol: gamma / (1 - gamma) |TV - V|
+is at most tol; mdpsim where the span does. The limit reads the transitions once a sweep, as often as mdpsim sweeps.
+Peers (hard only): quantecon, pymdptoolbox; one that is not installed is reported as missing.
 """
 
 from __future__ import annotations
@@ -77,7 +77,6 @@ def topic(S: int, A: int, K: int, gamma: float, rounds: int) -> list[Row]:
         "mdpsim soft, modified PI": lambda: solve_discounted(mdp, ref, BETA, method="modified_policy_iteration", tol=TOL),
         "quantecon hard": quantecon_hard(mdp, matrix),
         "pymdptoolbox hard": toolbox_hard(mdp, matrix),
-        "mdpsolver hard": None,  # no adapter yet
         LIMIT: lambda: (read(ids, soft.iterations), read(prob, soft.iterations)),
     }
     return compare(f"sparse: S={S} A={A} K={K} gamma={gamma}", variants, PLAIN, LIMIT, rounds)
