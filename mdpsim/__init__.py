@@ -12,13 +12,16 @@ from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, Trajectories, sample, sample_counts
 from mdpsim.estimate.files import load, save
 from mdpsim.estimate.preferences import Preferences, sample_preferences
+from mdpsim.mdp.discounted import DiscountedMDP
 from mdpsim.mdp.gym import from_gymnasium, to_gymnasium
+from mdpsim.mdp.interop import from_matrices
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
 from mdpsim.mdp.token import TokenMDP
 from mdpsim.registry import all_claims, get_claim, load_claims
 from mdpsim.rng import generator
+from mdpsim.solve.discounted import DiscountedSolution, DiscountedValue, evaluate_discounted, solve_discounted
 from mdpsim.solve.exact import Solution, Value, evaluate, occupancy, solve_hard, solve_soft, trajectory_kl
 from mdpsim.store import Store
 from mdpsim.verdict.judge import judge
@@ -28,9 +31,10 @@ from mdpsim.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
-    "MDP", "Claim", "Counts", "HighProb", "Identity", "Inequality", "Limit", "LinearMDP", "Mean", "MeasureError", "Order",
-    "Paper", "Point", "Preferences", "Rate", "Solution", "Store", "Successors", "TokenMDP", "Trajectories", "Twin", "Value",
-    "Verdict", "all_claims", "evaluate", "fit_bc", "from_gymnasium", "generator", "geometric", "get_claim", "judge", "load",
-    "load_claims", "occupancy", "per_seed", "product", "run", "sample", "sample_counts", "sample_preferences", "save",
-    "solve_hard", "solve_soft", "to_gymnasium", "trajectory_kl", "verify",
+    "MDP", "Claim", "Counts", "DiscountedMDP", "DiscountedSolution", "DiscountedValue", "HighProb", "Identity",
+    "Inequality", "Limit", "LinearMDP", "Mean", "MeasureError", "Order", "Paper", "Point", "Preferences", "Rate",
+    "Solution", "Store", "Successors", "TokenMDP", "Trajectories", "Twin", "Value", "Verdict", "all_claims", "evaluate",
+    "evaluate_discounted", "fit_bc", "from_gymnasium", "from_matrices", "generator", "geometric", "get_claim", "judge",
+    "load", "load_claims", "occupancy", "per_seed", "product", "run", "sample", "sample_counts", "sample_preferences",
+    "save", "solve_discounted", "solve_hard", "solve_soft", "to_gymnasium", "trajectory_kl", "verify",
 ]

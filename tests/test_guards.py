@@ -30,6 +30,7 @@ PHI, MU = RNG.dirichlet(np.ones(2), (S, A)), RNG.dirichlet(np.ones(S), (H, 2))
 STATES = RNG.integers(S, size=(N, H + 1))
 ACTIONS = RNG.integers(A, size=(N, H))
 COUNTS = mdpsim.sample_counts(MODEL, PI, 10, 0)
+DISCOUNTED = mdpsim.DiscountedMDP(P[0], R[0], 0.9)
 SIZES: dict[str, Any] = {"S": S, "A": A, "H": H}
 
 # function -> (callable, valid arguments, {argument: kind}). Kinds decide which bad values it gets.
@@ -37,10 +38,26 @@ Row = tuple[Callable[..., Any], dict[str, Any], dict[str, str]]
 TABLE: dict[str, Row] = {
     "MDP": (MDP, {"P": P, "r": R, "mu0": MU0, "horizon": H},
             {"P": "simplex", "r": "floats", "mu0": "simplex", "horizon": "count"}),
+    "from_matrices": (
+        mdpsim.from_matrices,
+        {"P": np.ascontiguousarray(P[0].swapaxes(0, 1)), "r": R[0], "gamma": None, "horizon": H, "mu0": MU0, "s_indices": None,
+         "a_indices": None, "layout": None},
+        {"P": "simplex", "r": "floats", "horizon": "count", "mu0": "simplex", "s_indices": "name", "a_indices": "name",
+         "layout": "name"},
+    ),
     "Successors": (mdpsim.Successors, {"next_state": np.broadcast_to(np.arange(S), P.shape), "prob": P},
                    {"next_state": "integers", "prob": "simplex"}),
     "LinearMDP": (mdpsim.LinearMDP, {"phi": PHI, "mu": MU, "theta": np.ones((H, 2)), "mu0": MU0, "horizon": H},
                   {"phi": "simplex", "mu": "simplex", "theta": "floats", "mu0": "simplex", "horizon": "count"}),
+    "DiscountedMDP": (mdpsim.DiscountedMDP, {"P": P[0], "r": R[0], "gamma": 0.9},
+                      {"P": "simplex", "r": "floats", "gamma": "real"}),
+    "solve_discounted": (
+        mdpsim.solve_discounted,
+        {"mdp": DISCOUNTED, "pi_ref": PI[0], "beta": 0.5, "method": "auto", "tol": 1e-6, "max_iterations": 100},
+        {"mdp": "record", "pi_ref": "simplex", "beta": "beta", "method": "name", "tol": "real", "max_iterations": "count"},
+    ),
+    "evaluate_discounted": (mdpsim.evaluate_discounted, {"mdp": DISCOUNTED, "pi": PI[0], "pi_ref": PI[0], "beta": 0.5},
+                            {"mdp": "record", "pi": "simplex", "pi_ref": "simplex", "beta": "beta"}),
     "solve_soft": (mdpsim.solve_soft, {"mdp": MODEL, "pi_ref": PI, "beta": 0.5},
                    {"mdp": "record", "pi_ref": "simplex", "beta": "beta"}),
     "solve_hard": (mdpsim.solve_hard, {"mdp": MODEL}, {"mdp": "record"}),
@@ -95,7 +112,7 @@ TABLE: dict[str, Row] = {
 ELSEWHERE = {
     "Claim", "Twin", "Point", "Paper", "Identity", "Inequality", "Mean", "Rate", "HighProb", "Order", "Limit", "Store",
     "product", "per_seed", "all_claims",
-    "judge", "Solution", "Value", "Verdict", "MeasureError",
+    "judge", "Solution", "Value", "DiscountedSolution", "DiscountedValue", "Verdict", "MeasureError",
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
     "TokenMDP",  # test_token.py
     "Preferences", "save", "load",  # test_preferences.py, test_files.py

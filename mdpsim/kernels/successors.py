@@ -1,8 +1,9 @@
 """Everything that reads transitions, for rows stored as a fixed number of successors: the sparse form.
 
 Row (s, a) of stage h leads to next_state[h, s, a, k] with probability prob[h, s, a, k], k = 0 .. K-1; ids may repeat, and
-padding has probability 0. The functions bear the names and do the work of those in ``bellman``, ``evaluate`` and
-``rollout`` (see there for the equations); what happens within a stage is theirs. Cost: O(H S A K) where they say O(H S^2 A).
+padding has probability 0. The functions bear the names and do the work of those in ``bellman``, ``discounted``,
+``evaluate`` and ``rollout`` (see there for the equations); what happens within a stage is theirs. Cost: O(H S A K) where
+they say O(H S^2 A).
 Arrays: next_state int64 and prob float64 [H or 1, S, A, K], the others as there.
 """
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from mdpsim.kernels._jit import helper, kernel
 from mdpsim.kernels.bellman import all_finite, hard_stage, is_linear, soft_stage, soft_workspace
+from mdpsim.kernels.discounted import advance, optimum_stage, scale, settled
 from mdpsim.kernels.evaluate import normalise, policy_stage, ruin_stage
 from mdpsim.kernels.rollout import forward, roll
 
@@ -52,6 +54,23 @@ def hard_induction(next_state, prob, r, ref, V, Q, pi):
         action_values(next_state[i], prob[i], r[min(h, r.shape[0] - 1)], V[h + 1], Q[h])
         hard_stage(Q[h], ref[min(h, ref.shape[0] - 1)], V[h], pi[h])
     return all_finite(V[0])
+
+
+@kernel
+def value_iteration(next_state, prob, r, ref, gamma, beta, limits, most, V, after, Q, pi, change):
+    """At most ``most`` sweeps from V, in place, until ``settled``; next_state and prob [S, A, K]. (sweeps, whether it is)."""
+    work, sums = soft_workspace(r.shape[0], r.shape[1])
+    linear, ahead = is_linear(r, beta, 1.0 / (1.0 - gamma)), np.empty(V.size)
+    sweeps = 0
+    while True:
+        scale(V, gamma, ahead)
+        action_values(next_state, prob, r, ahead, Q)
+        optimum_stage(Q, ref, beta, linear, after, pi, work, sums)
+        sweeps += 1
+        good = settled(V, after, gamma, limits, change)
+        if good or sweeps >= most:
+            return sweeps, good
+        advance(after, sweeps, V)
 
 
 @kernel

@@ -8,6 +8,8 @@ record              dynamics               kernels
 MDP                 P                      bellman, evaluate, rollout
 MDP of Successors   next_state, prob       successors
 LinearMDP           phi, mu                linear
+DiscountedMDP       P                      discounted
+.. of Successors    next_state, prob       successors
 ==================  =====================  ====================================================
 
 A new representation is a record, a kernel module with these names, and a row here.
@@ -21,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mdpsim.arrays import FloatArray, fail
-from mdpsim.kernels import bellman, evaluate, linear, rollout, successors
+from mdpsim.kernels import bellman, discounted, evaluate, linear, rollout, successors
+from mdpsim.mdp.discounted import DiscountedMDP
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
@@ -72,3 +75,16 @@ def form(function: str, mdp: Any) -> Form:
         dynamics, shape = (mdp.phi, mdp.mu), (mdp.H, mdp.S, mdp.A)
         return Form(linear, linear, linear, dynamics, mdp.theta, dynamics, shape, mdp.mu0)
     fail(function, "mdp", "be an mdpsim.MDP, LinearMDP or TokenMDP", type(mdp).__name__)
+
+
+def discounted_form(function: str, mdp: Any) -> tuple[ModuleType, tuple[np.ndarray, ...], int]:
+    """(module of value_iteration(*dynamics, ..), dynamics of the one stage, products in a backup) of a DiscountedMDP.
+
+    Raises:
+        ValueError: anything but a DiscountedMDP.
+    """
+    if not isinstance(mdp, DiscountedMDP):
+        fail(function, "mdp", "be an mdpsim.DiscountedMDP", type(mdp).__name__)
+    if isinstance(mdp.P, Successors):
+        return successors, (mdp.P.next_state[0], mdp.P.prob[0]), mdp.P.shape[3]
+    return discounted, (mdp.P,), mdp.S

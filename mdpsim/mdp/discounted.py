@@ -1,0 +1,64 @@
+"""Discounted tabular MDPs: records of read-only arrays.
+
+In state s the action a earns r[s, a] and the next state is drawn from P[s, a]; what is earned t steps ahead counts gamma^t.
+Everything is stationary, so no axis of stages: P [S, A, S], r [S, A]. Reference: Puterman (1994), chapter 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from mdpsim.arrays import FloatArray, as_floats, as_real, as_simplex, fail
+from mdpsim.mdp.successors import Successors
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class DiscountedMDP:
+    """An infinite-horizon MDP with discounting, and dense or sparse transition probabilities.
+
+    Args:
+        P: [S, A, S] transition probabilities; or Successors of one stage, [1, S, A, K].
+        r: [S, A] rewards, any finite real numbers.
+        gamma: discount in [0, 1).
+    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Writable input is copied;
+    read-only C-contiguous float64 input is shared.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+
+    P: FloatArray | Successors
+    r: FloatArray
+    gamma: float
+
+    def __init__(self, P: ArrayLike | Successors, r: ArrayLike, gamma: float) -> None:
+        if isinstance(P, Successors):
+            p, (n_stages, n_states, n_actions, _) = P, P.shape
+            if n_stages != 1:
+                fail("DiscountedMDP", "P", "have one stage, [1, S, A, K]", P.shape)
+        else:
+            p = as_simplex("DiscountedMDP", "P", P, "S A S", (None, None, None))
+            n_states, n_actions, width = p.shape
+            if width != n_states:
+                fail("DiscountedMDP", "P", "have as many next states as states, [S, A, S]", p.shape)
+        rewards = as_floats("DiscountedMDP", "r", r, "S A", (n_states, n_actions))
+        discount = as_real("DiscountedMDP", "gamma", gamma, 0.0, 1.0)
+        if discount == 1.0:
+            fail("DiscountedMDP", "gamma", "be below 1 (without discounting, use a horizon: mdpsim.MDP)", discount)
+        for name, value in (("P", p), ("r", rewards), ("gamma", discount)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def S(self) -> int:
+        """Number of states."""
+        return self.r.shape[0]
+
+    @property
+    def A(self) -> int:
+        """Number of actions."""
+        return self.r.shape[1]
+
+    def __repr__(self) -> str:
+        sparse = f", {self.P.shape[3]} successors" if isinstance(self.P, Successors) else ""
+        return f"DiscountedMDP(S={self.S}, A={self.A}, gamma={self.gamma:g}{sparse})"
