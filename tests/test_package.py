@@ -75,3 +75,16 @@ def test_ci_calls_the_readmes_test_command(root: Path) -> None:
     assert "make test" in (root / "README.md").read_text()
     script = (root / ".ci" / "run").read_text()
     assert [line for line in script.splitlines() if line.strip() and not line.startswith(("#", "set", "cd"))] == ["make test"]
+
+
+def test_the_readmes_picture_is_of_the_present_claim() -> None:
+    """Drawn by the committed script from records of the revision that the code has; the words under it say how."""
+    text = README.read_text()
+    picture = ROOT / re.search(r"!\[[^]]+\]\(([^)]+\.png)\)", text).group(1)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    sidecar = json.loads(picture.with_suffix(".json").read_text())
+    claim = get_claim(sidecar["claim"])
+    assert sidecar["rev"] == claim.rev
+    assert f"`{claim.id}` at the preset {sidecar['preset']}, seed {sidecar['seed']}" in text
+    assert sidecar["status"] == "supported"
+    assert (ROOT / "benchmarks" / f"{picture.stem}.py").exists()

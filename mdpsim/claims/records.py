@@ -10,6 +10,7 @@ import numpy as np
 
 from mdpsim.arrays import fail
 from mdpsim.claims.claim import Claim, Point
+from mdpsim.versions import versions
 
 Columns = Mapping[str, np.ndarray]  # column -> array [n] or [n, L], trial i in row i
 
@@ -85,7 +86,8 @@ class Memory:
             for arm, points in claim.plan(preset).items()
         }
         return Records(
-            claim.id, claim.rev, preset, seed, arms, seconds=self._seconds.get((claim.id, claim.rev, seed), 0.0)
+            claim.id, claim.rev, preset, seed, arms, seconds=self._seconds.get((claim.id, claim.rev, seed), 0.0),
+            versions=versions(),
         )
 
 

@@ -1,0 +1,117 @@
+"""The notebooks run from the first cell to the last, and their key numbers are what theory and other code say.
+
+Each ends with a cell that prints its key numbers as JSON. They are compared with statements about them, never with copied
+output; the outputs that are committed must be those of this code, up to the last digits.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mdpsim.mdp import families
+from reference import linear_program
+
+pytest.importorskip("ipykernel", reason="needs ipykernel (extra [test] or [notebooks])")
+nbformat = pytest.importorskip("nbformat", reason="needs nbformat (extra [test] or [notebooks])")
+nbclient = pytest.importorskip("nbclient", reason="needs nbclient (extra [test] or [notebooks])")
+
+FOLDER = Path(__file__).parent.parent / "notebooks"
+NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim")
+# nbclient's own event loop and sockets, closed when the interpreter ends
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def key_numbers(notebook):
+    """What the last cell printed."""
+    (output,) = notebook.cells[-1].outputs
+    return json.loads(output.text)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Every notebook, run by a kernel of this interpreter that needs no home directory."""
+    root = tmp_path_factory.mktemp("jupyter")
+    spec = root / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(root))
+        for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+            patch.setenv(name, str(root / name.lower()))
+        found = {}
+        for name in NAMES:
+            notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+            client = nbclient.NotebookClient(
+                notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(root)}}
+            )
+            found[name] = client.execute()
+    return found
+
+
+def test_every_notebook_is_tested():
+    assert tuple(sorted(path.stem for path in FOLDER.glob("*.ipynb"))) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_outputs_are_those_of_this_code(executed, name):
+    committed = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    nbformat.validate(committed)
+    assert all(cell.get("execution_count") for cell in committed.cells if cell.cell_type == "code")
+    old, new = key_numbers(committed), key_numbers(executed[name])
+    assert old.keys() == new.keys()
+    for key, value in new.items():
+        if isinstance(value, str) or (isinstance(value, list) and isinstance(value[0], str)):
+            assert value == old[key]
+        else:
+            assert value == pytest.approx(old[key], rel=1e-6)
+    pictures = sum("image/png" in o.get("data", {}) for cell in committed.cells for o in cell.get("outputs", []))
+    assert pictures >= 1
+
+
+def test_the_tours_numbers(executed):
+    found = key_numbers(executed["00_tour"])
+    mdp = families.riverswim(H=20)
+    assert found["J_hard"] == pytest.approx(linear_program.optimum(mdp)[0], rel=1e-9)
+    step, reward = mdp.P[0].mean(axis=1), mdp.r[0].mean(axis=1)
+    law, J_ref = mdp.mu0, 0.0
+    for _ in range(mdp.H):
+        J_ref, law = J_ref + float(law @ reward), law @ step
+    assert found["J_ref"] == pytest.approx(J_ref, rel=1e-12)
+    assert found["J_ref"] < found["J_large_beta"] < 1.01 * found["J_ref"]
+    assert 0.999 * found["J_hard"] < found["J_small_beta"] <= found["J_hard"]
+    assert -1.05 < found["slope"] < -0.95  # 1/N
+    assert 0.4 < found["kl_over_bound"] < 1.0  # an interior expert costs half the bound in the limit
+    assert (found["status"], found["twins"]) == ("supported", "rejected")
+
+
+def test_a_theorem_is_verified(executed):
+    found = key_numbers(executed["01_verify_a_theorem"])
+    assert found["status"] == found["again"] == "supported"
+    assert found["twins"] == ["rejected"] * 3
+    assert len(found["slopes"]) == 6
+    assert max(abs(np.subtract(found["slopes"], found["references"]))) <= found["margin"]
+    assert all(-1.0 <= r < -0.98 for r in found["references"])  # (1 - (1 - d)^(N+1)) / (N + 1): nearly 1/N
+
+
+def test_ones_own_claim_is_short_and_right(executed):
+    notebook = executed["02_write_your_own_claim"]
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert len([line for line in first.source.splitlines() if line.strip()]) < 40
+    found = key_numbers(notebook)
+    assert (found["status"], found["twins"]) == ("supported", "rejected")
+    # n (J* - J) tends in law to (1 / 2 beta) Var_pi(e), e_a ~ N(0, 1/4) independent, beta = 1, pi uniform on four arms:
+    # a chi-square of 3 degrees of freedom times 1/32; its 0.9 quantile is 6.251 / 32, the bound log(80) / 4.
+    for ratio in found["quantile_over_bound"].values():
+        assert ratio == pytest.approx(6.251 / 32 / (np.log(80) / 4), rel=0.3)
+    assert found["slack"] > 1.0
