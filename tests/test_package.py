@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import mdpsim
-from mdpsim import all_claims
+from mdpsim import all_claims, get_claim
 
 
 def test_the_quick_start_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,14 +78,14 @@ def test_ci_calls_the_readmes_test_command(root: Path) -> None:
     assert [line for line in script.splitlines() if line.strip() and not line.startswith(("#", "set", "cd"))] == ["make test"]
 
 
-def test_the_readmes_picture_is_of_the_present_claim() -> None:
+def test_the_readmes_picture_is_of_the_present_claim(root: Path) -> None:
     """Drawn by the committed script from records of the revision that the code has; the words under it say how."""
-    text = README.read_text()
-    picture = ROOT / re.search(r"!\[[^]]+\]\(([^)]+\.png)\)", text).group(1)
+    text = (root / "README.md").read_text()
+    picture = root / re.findall(r"!\[[^]]+\]\(([^)]+\.png)\)", text)[0]
     assert picture.read_bytes().startswith(b"\x89PNG")
     sidecar = json.loads(picture.with_suffix(".json").read_text())
     claim = get_claim(sidecar["claim"])
     assert sidecar["rev"] == claim.rev
     assert f"`{claim.id}` at the preset {sidecar['preset']}, seed {sidecar['seed']}" in text
     assert sidecar["status"] == "supported"
-    assert (ROOT / "benchmarks" / f"{picture.stem}.py").exists()
+    assert (root / "benchmarks" / f"{picture.stem}.py").exists()
