@@ -142,6 +142,7 @@ def show(claim: One, as_json: Json = False) -> None:
             f"{found.id} (rev {found.rev}, origin: {found.origin})", "", found.statement, "",
             f"cites     {'; '.join(str(c) for c in found.cites)}",
             f"rule      {found.rule}",
+            *(f"within    {axis}: {', '.join(map(str, values))}" for axis, values in found.within.items()),
             f"trials    {', '.join(f'{p}: {n}' for p, n in _sizes(found).items())}",
             "", "measured  " + measured.replace("\n", "\n          ").replace("          \n", "\n"), "",
         ]

@@ -11,7 +11,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, update_wrapper
 from typing import Any
 
@@ -190,6 +190,8 @@ class Claim:
         needs: extras of the package that the measure imports, as ("lm",). Where one is not installed the claim is listed and
             judged by what a store holds, but not run.
         tags: free words for ``mdpsim list --tag``.
+        within: a within-trial axis and its values, as {"n_episodes": (10, 100, 1000)}: every column may hold one number for
+            each of them (a learning curve); rules, bounds and figures see points of the grid that share their trials.
         rev: raised whenever measure or draws change; records of other revisions are ignored.
     Raises:
         ValueError: naming the claim and the argument.
@@ -207,6 +209,7 @@ class Claim:
     draws: tuple[str, ...] | None = None
     needs: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    within: Mapping[str, Sequence[float]] = field(default_factory=dict)
     rev: int = 1
 
     def __post_init__(self) -> None:
@@ -229,6 +232,10 @@ class Claim:
             fail(where, "draws", "be None or a tuple of names of axes", repr(self.draws))
         if not isinstance(self.needs, tuple) or not set(self.needs) <= set(EXTRAS):
             fail(where, "needs", f"be a tuple of extras among {', '.join(EXTRAS)}", repr(self.needs))
+        if self.within:
+            self._check_within(where)
+            self.unfolded()  # the rules are checked on the points that they will see
+            return
         _check_plan(where, self.grid, self.seeds, self.rule, self.draws)
         for twin in self.twins:
             if twin.grid is not None and not set(twin.grid) >= set(self.grid):
@@ -246,6 +253,30 @@ class Claim:
         names = [t.name for t in self.twins]
         if len(set(names)) < len(names):
             fail(where, "twins", "have different names", names)
+
+    def _check_within(self, where: str) -> None:
+        """One axis of strictly increasing numbers that is no axis of the grid."""
+        if not isinstance(self.within, Mapping) or len(self.within) != 1:
+            fail(where, "within", "map the name of one axis to its values", repr(self.within))
+        ((axis, values),) = self.within.items()
+        numbers = not isinstance(values, str) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+        if not numbers or len(values) < 2 or any(not a < b for a, b in itertools.pairwise(values)):
+            fail(where, f"within[{axis!r}]", "be two or more increasing numbers", repr(values))
+        grids = [self.grid, *(t.grid for t in self.twins if t.grid is not None)]
+        if any(axis in p for grid in grids for points in grid.values() for p in points):
+            fail(where, "within", "name an axis that the grid does not have", repr(axis))
+
+    def unfolded(self) -> Claim:
+        """The same claim with the within-trial axis as an axis of its grids: what rules, bounds and figures see."""
+        if not self.within:
+            return self
+        ((axis, values),) = self.within.items()
+
+        def wider(grid: Mapping[str, Sequence[Point]]) -> dict[str, tuple[Point, ...]]:
+            return {name: tuple(Point(p, **{axis: v}) for p in points for v in values) for name, points in grid.items()}
+
+        twins = tuple(t if t.grid is None else replace(t, grid=wider(t.grid)) for t in self.twins)
+        return replace(self, grid=wider(self.grid), twins=twins, within={})
 
     @property
     def paper(self) -> str:

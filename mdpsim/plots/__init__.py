@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mdpsim.claims.claim import Claim
+from mdpsim.claims.within import unfold
 from mdpsim.verdict.records import Records, Verdict
 
 if TYPE_CHECKING:
@@ -23,5 +24,6 @@ def claim_figure(claim: Claim, records: Records, verdict: Verdict) -> Figure:
     from mdpsim.plots.rates import rate_plot
     from mdpsim.plots.series import rate_axis
 
+    claim, records = unfold(claim, records)
     plot = margin_plot if rate_axis(claim, records) is None else rate_plot
     return plot(claim, records, verdict)

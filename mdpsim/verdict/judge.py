@@ -20,6 +20,7 @@ from typing import Any
 from mdpsim.arrays import fail, unknown
 from mdpsim.claims.claim import CLAIM_ARM, Claim, Point, Twin
 from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Mean, Order, Rate, Rule
+from mdpsim.claims.within import unfold
 from mdpsim.verdict.exact import decide_identity, decide_inequality
 from mdpsim.verdict.high_prob import decide_high_prob
 from mdpsim.verdict.limit import decide_limit
@@ -79,6 +80,8 @@ def judge(claim: Claim, records: Records) -> Verdict:
         ValueError: records of another claim, revision or preset; a column that the rule names is missing or not 1-D.
     """
     _check(claim, records)
+    width = len(next(iter(claim.within.values()), (None,)))  # values a trial: they are not counted as trials
+    claim, records = unfold(claim, records)
     own = _examine(claim, claim.rule, CLAIM_ARM, claim.grid[records.preset], claim.seeds[records.preset], records)
     twins = tuple(_judge_twin(claim, twin, records) for twin in claim.twins)
     kept = any(t.status != REJECTED for t in twins)
@@ -88,7 +91,7 @@ def judge(claim: Claim, records: Records) -> Verdict:
     return Verdict(
         claim=claim.id, rev=claim.rev, origin=claim.origin, preset=records.preset, seed=records.seed, status=status,
         estimate=shown.estimate, interval=shown.interval, bound=shown.bound, slack=shown.slack,
-        twin_status=NOT_REJECTED if kept else REJECTED, n_trials=own.n_trials, points=own.points,
+        twin_status=NOT_REJECTED if kept else REJECTED, n_trials=own.n_trials // width, points=own.points,
         seconds=records.seconds, versions=records.versions, twins=twins, p_value=own.p_value,
         notes=tuple(notes), rule=claim.rule.name,
     )
