@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -84,6 +85,11 @@ def _twin_sentence(verdict: Verdict) -> str:
         return f"the same test rejected {n - len(kept)} of {n} falsified twins (not {', '.join(kept)})"
     which = "its falsified twin" if n == 1 else "both falsified twins" if n == 2 else f"all {n} falsified twins"
     return f"the same test rejected {which}"
+
+
+
+class FigureWarning(UserWarning):
+    """A figure could not be drawn; the report has its claim without it."""
 
 
 # --- rows and tables -------------------------------------------------------------------------------------------------
@@ -321,15 +327,21 @@ def _limit_words(rule: Limit) -> str:
 
 
 def _figure(claim: Claim, records: Records, v: Verdict, folder: Path, context: Mapping[str, Any]) -> dict[str, Any]:
-    """Draw and save the figure of a claim; what the page needs to embed it."""
+    """Draw and save the figure of a claim; what the page needs to embed it, or to say why there is none."""
     from mdpsim.plots import claim_figure
     from mdpsim.plots.style import SINGLE, save
 
-    figure = claim_figure(claim, records, v)
     name = claim.id.replace("/", "--")
-    _, png, _ = save(figure, folder / name, sidecar(v, context))
+    try:
+        figure = claim_figure(claim, records, v)
+        _, png, _ = save(figure, folder / name, sidecar(v, context))
+    except Exception as error:  # one odd record must not cost the others their page
+        reason = f"{type(error).__name__}: {error}"
+        warnings.warn(f"the figure of {claim.id} could not be drawn ({reason})", FigureWarning, stacklevel=2)
+        return {"failed": reason}
     width, height = figure.get_size_inches()
     kind = "Rate plot" if figure.axes and figure.axes[0].get_yscale() == "log" else "Margins of the trials"
+    kind = "Empirical law" if claim.rule.name == "law" else kind
     return {
         "name": name,
         "data": base64.b64encode(png.read_bytes()).decode("ascii"),

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from mdpsim.claims.claim import CLAIM_ARM, Claim
 from mdpsim.claims.run import Chunk, MeasureError, missing
-from mdpsim.store import Store, StoreWarning
+from mdpsim.store import Store
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, SUPPORTED
 from mdpsim.verify import Judged
 
@@ -46,7 +46,7 @@ def errors() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show
-        warnings.simplefilter("always", StoreWarning)
+        warnings.simplefilter("always", UserWarning)
         try:
             yield
         except (ValueError, MeasureError) as error:

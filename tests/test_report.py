@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import report_samples as samples
-from mdpsim.report import citation, typeset, verdict_rows, write_report
+from mdpsim import plots
+from mdpsim.report import FigureWarning, citation, typeset, verdict_rows, write_report
 
 CONTEXT = {
     "versions": samples.VERSIONS, "commit": "abc123", "preset": "quick", "seed": 7, "store": "<store>.db",
@@ -275,3 +276,22 @@ def test_the_page_renders_in_a_browser(folder, tmp_path):
     assert (width, height) == (800, 900)
     assert shot.stat().st_size > 20_000  # not a blank page
     assert "CONSOLE" not in done.stderr
+
+
+def test_a_figure_that_cannot_be_drawn_costs_only_itself(tmp_path, monkeypatch):
+    entries = samples.entries()
+    broken = entries[0][0].id
+    draw = plots.claim_figure
+
+    def fail_once(claim, records, verdict):
+        if claim.id == broken:
+            raise RuntimeError("no <b>such</b> axis")
+        return draw(claim, records, verdict)
+
+    monkeypatch.setattr(plots, "claim_figure", fail_once)
+    with pytest.warns(FigureWarning, match=f"the figure of {broken} could not be drawn"):
+        write_report(entries, tmp_path, context=CONTEXT)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "The figure could not be drawn: RuntimeError: no &lt;b&gt;such&lt;/b&gt; axis." in text
+    assert text.count("<img") == len(entries) - 1
+    assert all(claim.id in text for claim, _, _ in entries)

@@ -1,0 +1,74 @@
+"""The law plot shows the numbers that the judge compares with the margin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mdpsim import Claim, Limit, Mean, Paper, Twin, judge, per_seed, product, run
+from mdpsim.plots import claim_figure
+from mdpsim.plots.laws import law_plot
+
+PAPER = Paper(key="law", authors="Nobody", title="t", venue="v", year=2026)
+
+
+@per_seed
+def squares(point, rng):
+    """Sum of d squared normals."""
+    return {"value": float((rng.standard_normal(point["d"]) ** 2).sum())}
+
+
+def degrees(point):
+    return point["d"]
+
+
+def one_more(point):
+    return point["d"] + 1
+
+
+claim = Claim(
+    id="law/chi-square", statement="A sum of d squared normals is chi-square.", origin="folklore", cites=(PAPER,),
+    grid={"smoke": product(d=(1, 2, 3, 4, 5, 6, 7))}, measure=squares, rule=Limit(law=("chi2", degrees), margin=0.15),
+    twins=(Twin("one-more", "d + 1 degrees", "0.1 to 0.4", rule=Limit(law=("chi2", one_more), margin=0.05)),),
+    seeds={"smoke": 1100},
+)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    records = run(claim, preset="smoke")
+    verdict = judge(claim, records)
+    return records, verdict, claim_figure(claim, records, verdict)
+
+
+def lines(ax):
+    return [line for line in ax.lines if len(line.get_xdata()) > 100]
+
+
+def test_curves_are_the_distances_that_are_judged(drawn):
+    records, verdict, figure = drawn
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    worst = sorted(verdict.points, key=lambda p: -p.estimate)[:6]
+    assert len(shown) == 6
+    for ax, p in zip(shown, worst, strict=True):
+        twin, own = lines(ax)
+        assert np.abs(own.get_ydata()).max() == pytest.approx(p.estimate, abs=1e-12)
+        values = records.arms["claim"][p.point]["value"]
+        expected = stats.kstest(values, stats.chi2(p.point["d"] + 1).cdf).statistic
+        assert np.abs(twin.get_ydata()).max() == pytest.approx(expected, abs=1e-12)
+        band = ax.collections[0].get_datalim(ax.transData)
+        radius = np.sqrt(np.log(200) / (2 * 1100))
+        assert band.y1 == pytest.approx(own.get_ydata().max() + radius)
+        flat = {round(float(line.get_ydata()[0]), 6) for line in ax.lines if len(line.get_xdata()) == 2}
+        assert flat == {0.0, 0.15, -0.15}
+
+
+def test_only_laws_are_drawn_so(drawn):
+    records, verdict, _ = drawn
+    other = Claim(
+        id=claim.id, statement="s", origin="folklore", cites=(PAPER,), grid=claim.grid, measure=squares, rule=Mean(bound=10.0),
+        twins=(Twin("t", "s", "d", rule=Mean(bound=0.1)),), seeds=claim.seeds,
+    )
+    with pytest.raises(TypeError, match="law_plot: claim must have a Limit rule with a law; got law/chi-square"):
+        law_plot(other, records, verdict)
