@@ -21,6 +21,7 @@ from mdpsim.mdp.tabular import MDP
 from mdpsim.mdp.token import TokenMDP
 from mdpsim.registry import all_claims, get_claim, load_claims
 from mdpsim.rng import generator
+from mdpsim.solve.batch import solve_soft_batch, solve_soft_many
 from mdpsim.solve.discounted import DiscountedSolution, DiscountedValue, evaluate_discounted, solve_discounted
 from mdpsim.solve.exact import Solution, Value, evaluate, occupancy, solve_hard, solve_soft, trajectory_kl
 from mdpsim.store import Store
@@ -36,5 +37,6 @@ __all__ = [
     "Solution", "Store", "Successors", "TokenMDP", "Trajectories", "Twin", "Value", "Verdict", "all_claims", "evaluate",
     "evaluate_discounted", "fit_bc", "from_gymnasium", "from_matrices", "generator", "geometric", "get_claim", "judge",
     "load", "load_claims", "occupancy", "per_seed", "product", "run", "sample", "sample_counts", "sample_preferences",
-    "save", "solve_discounted", "solve_hard", "solve_soft", "to_gymnasium", "trajectory_kl", "verify",
+    "save", "solve_discounted", "solve_hard", "solve_soft", "solve_soft_batch", "solve_soft_many", "to_gymnasium",
+    "trajectory_kl", "verify",
 ]

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import llvmlite
@@ -74,6 +75,18 @@ def _compile(function: Callable[..., Any], fastmath: Any, **options: Any) -> Any
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile an entry kernel: read-only C-contiguous inputs, fresh writable outputs, one signature."""
     dispatcher = _compile(function, FASTMATH)
+    KERNELS.append(dispatcher)
+    return dispatcher
+
+
+def parallel_kernel(function: Callable[..., Any]) -> Any:
+    """Compile an entry kernel whose prange is divided among threads; never a reduction across them."""
+    renamed = FunctionType(
+        function.__code__, function.__globals__, f"{function.__name__}_threaded", function.__defaults__, function.__closure__
+    )
+    renamed.__module__, renamed.__doc__ = function.__module__, function.__doc__
+    renamed.__qualname__ = renamed.__name__
+    dispatcher = _compile(renamed, FASTMATH, parallel=True)
     KERNELS.append(dispatcher)
     return dispatcher
 
