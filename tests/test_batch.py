@@ -84,8 +84,10 @@ def test_a_batch_does_not_depend_on_threads():
     assert all(x.tobytes() == y.tobytes() for x, y in zip(*found, strict=True))
 
 
+@pytest.mark.parametrize("large", [2**17, 0])
 @pytest.mark.parametrize("stationary", [True, False])
-def test_many_instances_are_those_alone_bit_for_bit(stationary):
+def test_many_instances_are_those_alone_bit_for_bit(stationary, large, monkeypatch):
+    monkeypatch.setattr("mdpsim.solve.batch.LARGE_BYTES", large)
     mdps = [
         families.garnet(S=5, A=3, H=4, rng=i, branching=3) if stationary else families.random_mdp(S=5, A=3, H=4, rng=i)
         for i in range(6)

@@ -33,6 +33,7 @@ class Goal:
     least: float
 
 
+BATCH = "mdpsim solve_soft_batch"
 SOFT, HARD, JAX = "mdpsim solve_soft", "mdpsim solve_hard", "JAX soft (jit, CPU threads)"
 GOALS = (
     Goal("dense soft, P in memory, of the streaming limit", "backward_induction", "P in memory", SOFT, LIMIT, 0.90),
@@ -46,6 +47,14 @@ GOALS = (
     Goal("occupancy, P in memory, of the limit", "backward_induction", "P in memory", "mdpsim occupancy", LIMIT, 0.90),
     Goal("small solve, times numpy+scipy", "backward_induction", "small, staged", SOFT, PLAIN, 50.0),
     Goal("  times JAX", "backward_induction", "small, staged", SOFT, JAX, 5.0),
+    Goal("batch S=300 B=32, of dgemm", "batched", "batch: S=300", BATCH, LIMIT, 0.85),
+    Goal("  times numpy+scipy", "batched", "batch: S=300", BATCH, PLAIN, 2.3),
+    Goal("  times JAX", "batched", "batch: S=300", BATCH, "JAX (jit, CPU threads)", 1.0),
+    Goal("batch S=20 B=64, of dgemm + exp", "batched", "batch: S=20", BATCH, "limit: dgemm + exp", 0.70),
+    Goal("  times numpy+scipy", "batched", "batch: S=20", BATCH, PLAIN, 12.0),
+    Goal("batch S=50 B=64, of dgemm + exp", "batched", "batch: S=50", BATCH, "limit: dgemm + exp", 0.70),
+    Goal("  times numpy+scipy", "batched", "batch: S=50", BATCH, PLAIN, 4.0),
+    Goal("discounted soft, times quantecon's hard VI", "discounted", "sparse", "mdpsim soft", "quantecon hard", 5.0),
     Goal("linear MDP, of the limit of phi and mu", "representations", "linear: H=10", SOFT, LIMIT, 0.80),
     Goal("sampling, small, times numpy", "sampling", "small", "mdpsim sample", PLAIN, 3.0),
     Goal("  large, many visits, times numpy", "sampling", "large, stationary, many", "mdpsim sample", PLAIN, 8.0),

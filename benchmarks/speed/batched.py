@@ -2,8 +2,8 @@
 
     python benchmarks/speed/batched.py [--quick]
 
-The limit of a batch is the matrix product of every stage into arrays that exist, by the same BLAS on one thread; the row below it
-adds one compiled exponential for each (b, s, a). For many instances the limit is a compiled sum over all P.
+The limit of a batch is the matrix product of every stage into arrays that exist, by the same BLAS on one thread; the row below
+it adds one compiled exponential for each (b, s, a). For many instances the limit is a compiled sum over all P.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def jax_batch(mdp: MDP, ref: np.ndarray, betas: np.ndarray) -> Callable[[], Any]
         return None
     jax.config.update("jax_enable_x64", True)
     jnp = jax.numpy
-    P, r, logs, b = jnp.asarray(mdp.P[0].reshape(-1, mdp.S)), jnp.asarray(mdp.r[0]), jnp.log(jnp.asarray(ref)), jnp.asarray(betas)
+    P, r = jnp.asarray(mdp.P[0].reshape(-1, mdp.S)), jnp.asarray(mdp.r[0])
+    logs, b = jnp.log(jnp.asarray(ref)), jnp.asarray(betas)
 
     @jax.jit
     def solve(P: Any, r: Any, logs: Any, b: Any) -> Any:

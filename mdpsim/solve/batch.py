@@ -21,6 +21,7 @@ from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.tabular import MDP
 from mdpsim.solve.exact import Solution
 
+LARGE_BYTES = 2**17  # an instance whose transitions take more is not copied into a stack: that costs as much as solving it
 BLOCK_BYTES = 2**26  # instances are stacked at most this many bytes at a time
 THREAD_BYTES = 2**24  # below this much work a parallel region costs more than it saves
 
@@ -75,8 +76,8 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
     Returns:
         Solution with a leading axis: V [B, H+1, S], Q [B, H, S, A], pi [B, H, S, A].
     Exactness: each as ``solve_soft`` alone, bit for bit, whatever the number of threads (``numba.set_num_threads``).
-    Cost: B times that of ``solve_soft``, divided among threads where there is enough work (16 MB of transitions); instances are
-        stacked, at most 64 MB at a time.
+    Cost: B times that of ``solve_soft``. Small instances (up to 128 KiB of transitions) are stacked, at most 64 MB at a time,
+        and divided among threads where there is enough work (16 MB); large ones run one after the other.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
@@ -99,7 +100,12 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
     betas = frozen(np.ascontiguousarray(np.broadcast_to(betas, n)))
     V, Q, pi = np.empty((n, horizon + 1, n_states)), np.empty((n, *shape)), np.empty((n, *shape))
     fits = np.empty(n, np.uint8)
-    step = max(1, BLOCK_BYTES // np.asarray(mdps[0].P).nbytes)
+    size = np.asarray(mdps[0].P).nbytes
+    if size > LARGE_BYTES:
+        for b, m in enumerate(mdps):
+            fits[b] = _one(form(where, m), m.r, ref[b if given else 0], float(betas[b]), V[b], Q[b], pi[b])
+        n = 0  # nothing is left for the stacks
+    step = max(1, BLOCK_BYTES // size)
     for i in range(0, n, step):
         j = min(i + step, n)
         P, r = (frozen(np.stack(x)) for x in ([np.asarray(m.P) for m in mdps[i:j]], [m.r for m in mdps[i:j]]))
