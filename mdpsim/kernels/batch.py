@@ -1,9 +1,8 @@
 """Many solves at once: stages of a batch that shares P, and instances of one shape side by side.
 
-A batch of B rewards or weights that shares P has V [B, S], and P V for all of them is one matrix product a stage,
-[B, S] x [S, S A], which reads P once for the whole batch; what happens within a stage is ``bellman``'s. Instances with
-different P share nothing: they run in a loop that threads may divide, never within an instance, so results do not depend on
-the threads.
+A batch of B rewards or weights that shares P has V [S, B], and P V for all of them is one matrix product a stage,
+[S A, S] x [S, B], which reads P once for the whole batch. Instances with different P share nothing: they run in a loop that
+threads may divide, never within an instance, so results do not depend on the threads.
 """
 
 from __future__ import annotations
@@ -12,28 +11,46 @@ import numba
 import numpy as np
 
 from mdpsim.kernels._jit import kernel, parallel_kernel
-from mdpsim.kernels.bellman import hard_induction, hard_stage, is_linear, soft_induction, soft_stage, soft_workspace
+from mdpsim.kernels._math import log_guess, log_ratio_sum, quotient, weighted_exp
+from mdpsim.kernels.bellman import hard_induction, soft_induction
 
 
 @kernel
-def batch_stage(h, product, r, ref, beta, v, V, Q, pi):
-    """Finish stage h of a batch: Q[:, h], V[:, h], pi[:, h] and v [B, S] = V[:, h] from product [B, S A] = P_h V_{h+1}.
+def batch_stage(r, ref, beta, q, v, pi, work):
+    """Finish a stage of a batch: q [S, A, B] += r, and from it v [S, B] and pi [S, A, B].
 
-    r [B or 1, H or 1, S, A], ref [S, A], beta [B] in [0, inf]; V [B, H+1, S], Q and pi [B, H, S, A]. Cost: O(B S A).
+    r [S, A, B or 1], ref [S, A], beta [B] in (0, inf), work [4, B]. The formulas are ``bellman``'s row for row, with the batch
+    innermost: every loop runs over neighbours in memory, however few the actions. Cost: O(S A B), one exponential for each.
     """
-    _, horizon, n_states, n_actions = Q.shape
-    work, sums = soft_workspace(n_states, n_actions)
-    for b in range(beta.size):
-        rewards = r[min(b, r.shape[0] - 1)]
-        flat_q, flat_r = Q[b, h].reshape(-1), rewards[min(h, r.shape[1] - 1)].reshape(-1)
-        for i in range(flat_q.size):
-            flat_q[i] = flat_r[i] + product[b, i]
-        if beta[b] == 0.0:
-            hard_stage(Q[b, h], ref, V[b, h], pi[b, h])
-        else:
-            linear = is_linear(rewards, beta[b], horizon)
-            soft_stage(Q[b, h], ref, beta[b], linear, V[b, h], pi[b, h], work, sums)
-        v[b] = V[b, h]
+    n_states, n_actions, n = q.shape
+    base, high, total, excess = work[0], work[1], work[2], work[3]
+    for s in range(n_states):
+        base[:], high[:], total[:], excess[:] = 0.0, -np.inf, 0.0, 0.0
+        for a in range(n_actions):
+            if r.shape[2] == 1:
+                for b in range(n):
+                    q[s, a, b] += r[s, a, 0]
+            else:
+                for b in range(n):
+                    q[s, a, b] += r[s, a, b]
+            if ref[s, a] > 0.0:
+                guess = log_guess(ref[s, a])
+                for b in range(n):
+                    x = q[s, a, b] + beta[b] * guess
+                    base[b] = q[s, a, b] if x > high[b] else base[b]
+                    high[b] = x if x > high[b] else high[b]
+        for a in range(n_actions):
+            weight = ref[s, a]
+            for b in range(n):
+                mass, change = weighted_exp(weight, quotient(q[s, a, b] - base[b], beta[b]))
+                pi[s, a, b] = mass
+                total[b] += mass
+                excess[b] += change
+        for a in range(n_actions):
+            for b in range(n):
+                pi[s, a, b] = quotient(pi[s, a, b], total[b])
+        for b in range(n):
+            v[s, b] = base[b] + beta[b] * log_ratio_sum(total[b], excess[b])
 
 
 def _many(P, r, ref, beta, V, Q, pi, fits):

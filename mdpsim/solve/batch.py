@@ -21,6 +21,7 @@ from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.tabular import MDP
 from mdpsim.solve.exact import Solution
 
+FEW = 4  # fewer elements are solved one by one: the loops over the batch would be too short
 LARGE_BYTES = 2**17  # an instance whose transitions take more is not copied into a stack: that costs as much as solving it
 BLOCK_BYTES = 2**26  # instances are stacked at most this many bytes at a time
 THREAD_BYTES = 2**24  # below this much work a parallel region costs more than it saves
@@ -38,7 +39,8 @@ def solve_soft_batch(mdp: AnyMDP, pi_ref: ArrayLike, beta: ArrayLike, r: ArrayLi
         r: [B, H or 1, S, A] rewards, or [H or 1, S, A] for all; None takes the MDP's. For a LinearMDP theta, [B, H or 1, d] or
             [H or 1, d].
     Returns:
-        Solution with a leading axis: V [B, H+1, S], Q [B, H, S, A], pi [B, H, S, A]. B = 1 where nothing has a batch axis.
+        Solution with a leading axis: V [B, H+1, S], Q [B, H, S, A], pi [B, H, S, A], views of arrays in which the batch is the
+            last axis. B = 1 where nothing has a batch axis.
     Exactness: each b as ``solve_soft`` alone, 1e-13 max|V|; bitwise independent of the number of threads (one computes). Dense
         transitions: the last bits may depend on B, for a matrix product of another size may add in another order.
     Cost: dense: one matrix product [B, S] x [S, S A] a stage. Sparse and linear: B solves, one after the other.
@@ -55,15 +57,20 @@ def solve_soft_batch(mdp: AnyMDP, pi_ref: ArrayLike, beta: ArrayLike, r: ArrayLi
         if size not in (1, n):
             fail(where, name, f"have 1 or B = {n} entries, as beta and r broadcast", size)
     betas = frozen(np.ascontiguousarray(np.broadcast_to(betas, n)))
+    rewards = np.broadcast_to(rewards, (n, *rewards.shape[1:]))
     horizon, n_states, _ = model.shape
-    V, Q, pi = np.empty((n, horizon + 1, n_states)), np.empty((n, *model.shape)), np.empty((n, *model.shape))
-    if model.solve is bellman:
-        fits = _dense(model, ref, betas, rewards, V, Q, pi)
-    else:
-        fits = all(_one(model, rewards[min(b, len(rewards) - 1)], ref, float(betas[b]), V[b], Q[b], pi[b]) for b in range(n))
+    V, Q, pi = np.empty((horizon + 1, n_states, n)), np.empty((*model.shape, n)), np.empty((*model.shape, n))
+    together = _together(model, betas, rewards)
+    fits = True
+    if together.any():
+        fits = _dense(model, ref, betas, rewards, together, V, Q, pi)
+    for b in np.flatnonzero(~together):
+        one = np.empty((horizon + 1, n_states)), np.empty(model.shape), np.empty(model.shape)
+        fits = fits and _one(model, frozen(np.ascontiguousarray(rewards[b])), ref, float(betas[b]), *one)
+        V[..., b], Q[..., b], pi[..., b] = one
     if not fits:
         fail(where, "r", "be rewards whose sums stay within float64", "values that overflow")
-    return Solution(frozen(V), frozen(Q), frozen(pi))
+    return Solution(*(np.moveaxis(frozen(x), -1, 0) for x in (V, Q, pi)))
 
 
 def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> Solution:
@@ -161,15 +168,37 @@ def _blas() -> Any:
     return ThreadpoolController()
 
 
-def _dense(model: Form, ref: FloatArray, betas: FloatArray, rewards: FloatArray, V: Any, Q: Any, pi: Any) -> bool:
-    """Backward induction of a batch: a matrix product and a pass over the rows at each stage."""
+def _together(model: Form, betas: FloatArray, rewards: np.ndarray) -> np.ndarray:
+    """[B] bool: the elements that share matrix products. Not hard optima, nor weights so large that e^d = 1 + d; nor few."""
+    if model.solve is not bellman:
+        return np.zeros(betas.size, bool)
+    largest = np.abs(rewards).max(axis=(1, 2, 3))
+    soft = (betas > 0.0) & (largest > bellman.LINEAR / (2.0 * model.shape[0]) * betas)
+    return soft & (int(soft.sum()) >= FEW)
+
+
+def _dense(
+    model: Form, ref: FloatArray, betas: FloatArray, rewards: np.ndarray, which: np.ndarray, V: Any, Q: Any, pi: Any
+) -> bool:
+    """Backward induction of the elements ``which`` of a batch: a matrix product and a pass over the rows at each stage."""
     (P,) = model.dynamics
     horizon, n_states, n_actions = model.shape
-    v, product = np.zeros((betas.size, n_states)), np.empty((betas.size, n_states * n_actions))
-    V[:, horizon] = 0.0
+    weights = frozen(betas[which])
+    n = weights.size
+    shared = rewards.strides[0] == 0
+    r = frozen(np.ascontiguousarray(np.moveaxis(rewards[:1] if shared else rewards[which], 0, -1)))
+    everything = n == betas.size
+    values = V if everything else np.empty((horizon + 1, n_states, n))
+    q, policy, work = np.empty((n_states, n_actions, n)), np.empty((n_states, n_actions, n)), np.empty((4, n))
+    values[horizon] = 0.0
     with _blas().limit(limits=1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
         for h in range(horizon - 1, -1, -1):
-            np.matmul(v, P[min(h, len(P) - 1)].reshape(-1, n_states).T, out=product)
-            batch.batch_stage(h, frozen(product), rewards, ref[h], betas, v, V, Q, pi)
-            product.flags.writeable = True
-    return bool(np.isfinite(V[:, 0]).all())
+            here, plan = (Q[h], pi[h]) if everything else (q, policy)
+            rows = P[min(h, len(P) - 1)].reshape(-1, n_states)
+            np.matmul(rows, values[h + 1], out=here.reshape(-1, n))
+            batch.batch_stage(r[min(h, len(r) - 1)], ref[h], weights, here, values[h], plan, work)
+            if not everything:
+                Q[h][..., which], pi[h][..., which] = here, plan
+    if not everything:
+        V[..., which] = values
+    return bool(np.isfinite(values[0]).all())
