@@ -8,6 +8,7 @@ with a warm cache.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,8 +25,9 @@ mdpsim.solve_soft(m, np.full((2, 2, 2), 0.5), 1.0)
 
 
 def fresh(code: str) -> Callable[[], Any]:
-    """Run code in a process of its own."""
-    return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+    """Run code in a process of its own, which may keep byte code, as a user's does: else every source is compiled each time."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return lambda: subprocess.run([sys.executable, "-c", code], check=True, env=env)
 
 
 def main() -> None:
