@@ -287,3 +287,17 @@ def test_costs_are_what_was_measured_and_scale_with_the_plan() -> None:
     assert costs.seconds > 360 * 0.002  # every trial sleeps 2 ms
     assert costs.estimates["smoke"] == pytest.approx(costs.seconds)
     assert costs.estimates["quick"] == pytest.approx(600 / 360 * costs.seconds)  # points never measured: the arm's mean
+
+
+def test_points_never_measured_cost_what_their_arm_does() -> None:
+    claim = get_claim("tiapkin2023/bc-rate")
+
+    class Told:
+        def costs(self, claim):
+            return {("claim", "a point of another preset"): (10, 1.0), ("noisy-demonstrations", "another"): (10, 3.0)}
+
+    costs = estimate_costs(claim, Told())
+    plan = claim.plan("quick")
+    expected = 0.1 * sum(plan["claim"].values()) + 0.3 * sum(plan["noisy-demonstrations"].values())
+    assert costs.estimates["quick"] == pytest.approx(expected)
+    assert (costs.trials, costs.seconds) == (20, 4.0)
