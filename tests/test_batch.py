@@ -143,10 +143,10 @@ def test_bad_input(call, message):
 
 
 def test_a_rare_best_action_does_not_cancel():
-    """r = (1, 0), ref = (1e-300, 1 - 1e-300): V is about 1e-300 beta e^{1 / beta}, not 1 + beta log(e^{-1 / beta})."""
+    """r = (1, 0), ref = (1e-300, 1 - 1e-300): V is about 1e-300 beta (e^{1 / beta} - 1), not 1 + beta log(e^{-1 / beta})."""
     mdp, ref = families.bandit([1.0, 0.0]), np.array([[[1e-300, 1.0]]])
     betas = np.array([0.004, 0.006, 0.01, 0.02, 0.05, 0.1])
     found = solve_soft_batch(mdp, ref, betas)
     for b, beta in enumerate(betas):
-        expected = beta * math.log1p(1e-300 * math.exp(1 / beta))
+        expected = beta * math.log1p(1e-300 * math.expm1(1 / beta))
         assert found.V[b, 0, 0] == pytest.approx(expected, rel=1e-12, abs=0.0)
