@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
 from mdpsim.kernels import rollout
 from mdpsim.mdp.forms import AnyMDP, Form, form
+from mdpsim.memory import empty
 from mdpsim.rng import as_generator
 
 MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
@@ -141,14 +142,16 @@ def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -
 def roll(model: Form, policy: FloatArray, n: int, key: np.ndarray, starts: IntArray | None = None) -> Trajectories:
     """n episodes of the streams of a key (two uint64), from mu0 or from given first states [n]; arguments are not checked."""
     horizon, n_states, n_actions = model.shape
-    states = np.empty((n, horizon + 1), np.int64)
-    actions, rewards = np.empty((n, horizon), np.int64), np.empty((n, horizon))
+    states = empty((n, horizon + 1), np.int64)
+    actions, rewards = empty((n, horizon), np.int64), empty((n, horizon))
     mu0 = model.mu0.reshape(1, -1)
     if starts is not None:
         states[:, 0], mu0 = starts, mu0[:0]
     work = []
     for p in model.rows:
-        work += [np.empty(p.shape), np.zeros((*p.shape[:-1], rollout.guide_width(p.shape[-1])), np.int32)]
+        guide = empty((*p.shape[:-1], rollout.guide_width(p.shape[-1])), np.int32)
+        guide[...] = 0
+        work += [empty(p.shape), guide]
     model.roll.roll_episodes(*model.dynamics, model.reward, policy, mu0, *key, *work, states, actions, rewards)
     return Trajectories(frozen(states), frozen(actions), frozen(rewards), S=n_states, A=n_actions)
 

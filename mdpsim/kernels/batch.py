@@ -11,46 +11,61 @@ import numba
 import numpy as np
 
 from mdpsim.kernels._jit import kernel, parallel_kernel
-from mdpsim.kernels._math import log_guess, log_ratio_sum, quotient, weighted_exp
+from mdpsim.kernels._math import TINY, log_guess, log_ratio_sum, quotient, weighted_exp
 from mdpsim.kernels.bellman import hard_induction, soft_induction
 
 
 @kernel
-def batch_stage(r, ref, beta, q, v, pi, work):
+def batch_stage(r, ref, beta, inverse, q, v, pi, base, high, total, excess):
     """Finish a stage of a batch: q [S, A, B] += r, and from it v [S, B] and pi [S, A, B].
 
-    r [S, A, B or 1], ref [S, A], beta [B] in (0, inf), work [4, B]. The formulas are ``bellman``'s row for row, with the batch
-    innermost: every loop runs over neighbours in memory, however few the actions. Cost: O(S A B), one exponential for each.
+    r [S, A, B or 1], ref [S, A], beta and inverse = 1 / beta [B] in (1e-300, inf); the last four, [B], are work space (an array
+    each: rows of one matrix cost a third more, for the compiler cannot tell them apart). The formulas are ``bellman``'s
+    row for row, with the batch innermost: every loop runs over neighbours in memory, however few the actions. Cost: O(S A B),
+    one exponential and no division for each.
     """
     n_states, n_actions, n = q.shape
-    base, high, total, excess = work[0], work[1], work[2], work[3]
     for s in range(n_states):
-        base[:], high[:], total[:], excess[:] = 0.0, -np.inf, 0.0, 0.0
+        for b in range(n):
+            base[b], high[b], total[b], excess[b] = 0.0, -np.inf, 0.0, 0.0
         for a in range(n_actions):
+            guess = log_guess(ref[s, a]) if ref[s, a] > 0.0 else -np.inf
             if r.shape[2] == 1:
+                reward = r[s, a, 0]
                 for b in range(n):
-                    q[s, a, b] += r[s, a, 0]
+                    y = q[s, a, b] + reward
+                    q[s, a, b] = y
+                    x = y + beta[b] * guess
+                    base[b] = y if x > high[b] else base[b]
+                    high[b] = x if x > high[b] else high[b]
             else:
                 for b in range(n):
-                    q[s, a, b] += r[s, a, b]
-            if ref[s, a] > 0.0:
-                guess = log_guess(ref[s, a])
-                for b in range(n):
-                    x = q[s, a, b] + beta[b] * guess
-                    base[b] = q[s, a, b] if x > high[b] else base[b]
+                    y = q[s, a, b] + r[s, a, b]
+                    q[s, a, b] = y
+                    x = y + beta[b] * guess
+                    base[b] = y if x > high[b] else base[b]
                     high[b] = x if x > high[b] else high[b]
         for a in range(n_actions):
             weight = ref[s, a]
             for b in range(n):
-                mass, change = weighted_exp(weight, quotient(q[s, a, b] - base[b], beta[b]))
+                mass, change = weighted_exp(weight, (q[s, a, b] - base[b]) * inverse[b])
                 pi[s, a, b] = mass
                 total[b] += mass
                 excess[b] += change
-        for a in range(n_actions):
-            for b in range(n):
-                pi[s, a, b] = quotient(pi[s, a, b], total[b])
+        small = 0  # a count: the compiler does not vectorise a minimum that may meet NaN
         for b in range(n):
             v[s, b] = base[b] + beta[b] * log_ratio_sum(total[b], excess[b])
+            small += total[b] <= TINY
+        if small == 0:
+            for b in range(n):
+                total[b] = quotient(1.0, total[b])
+            for a in range(n_actions):
+                for b in range(n):
+                    pi[s, a, b] *= total[b]
+        else:  # a best action that the reference all but excludes: the reciprocal may overflow
+            for a in range(n_actions):
+                for b in range(n):
+                    pi[s, a, b] = quotient(pi[s, a, b], total[b])
 
 
 def _many(P, r, ref, beta, V, Q, pi, fits):

@@ -19,8 +19,10 @@ from mdpsim.kernels import batch, bellman
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.tabular import MDP
+from mdpsim.memory import empty
 from mdpsim.solve.exact import Solution
 
+TINY = 1e-300  # below, 1 / beta and what it multiplies may leave float64
 FEW = 4  # fewer elements are solved one by one: the loops over the batch would be too short
 LARGE_BYTES = 2**17  # an instance whose transitions take more is not copied into a stack: that costs as much as solving it
 BLOCK_BYTES = 2**26  # instances are stacked at most this many bytes at a time
@@ -59,7 +61,7 @@ def solve_soft_batch(mdp: AnyMDP, pi_ref: ArrayLike, beta: ArrayLike, r: ArrayLi
     betas = frozen(np.ascontiguousarray(np.broadcast_to(betas, n)))
     rewards = np.broadcast_to(rewards, (n, *rewards.shape[1:]))
     horizon, n_states, _ = model.shape
-    V, Q, pi = np.empty((horizon + 1, n_states, n)), np.empty((*model.shape, n)), np.empty((*model.shape, n))
+    V, Q, pi = empty((horizon + 1, n_states, n)), empty((*model.shape, n)), empty((*model.shape, n))
     together = _together(model, betas, rewards)
     fits = True
     if together.any():
@@ -105,7 +107,7 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
     if betas.size not in (1, n):
         fail(where, "beta", f"have 1 or B = {n} entries", betas.size)
     betas = frozen(np.ascontiguousarray(np.broadcast_to(betas, n)))
-    V, Q, pi = np.empty((n, horizon + 1, n_states)), np.empty((n, *shape)), np.empty((n, *shape))
+    V, Q, pi = empty((n, horizon + 1, n_states)), empty((n, *shape)), empty((n, *shape))
     fits = np.empty(n, np.uint8)
     size = np.asarray(mdps[0].P).nbytes
     if size > LARGE_BYTES:
@@ -169,11 +171,14 @@ def _blas() -> Any:
 
 
 def _together(model: Form, betas: FloatArray, rewards: np.ndarray) -> np.ndarray:
-    """[B] bool: the elements that share matrix products. Not hard optima, nor weights so large that e^d = 1 + d; nor few."""
+    """[B] bool: the elements that share matrix products.
+
+    Not hard optima, nor weights whose reciprocal overflows or that are so large that e^d = 1 + d; nor few.
+    """
     if model.solve is not bellman:
         return np.zeros(betas.size, bool)
-    largest = np.abs(rewards).max(axis=(1, 2, 3))
-    soft = (betas > 0.0) & (largest > bellman.LINEAR / (2.0 * model.shape[0]) * betas)
+    largest = np.abs(rewards if rewards.strides[0] else rewards[:1]).max(axis=(1, 2, 3))
+    soft = (betas > TINY) & (largest > bellman.LINEAR / (2.0 * model.shape[0]) * betas)
     return soft & (int(soft.sum()) >= FEW)
 
 
@@ -184,19 +189,20 @@ def _dense(
     (P,) = model.dynamics
     horizon, n_states, n_actions = model.shape
     weights = frozen(betas[which])
-    n = weights.size
+    n, inverse = weights.size, frozen(1.0 / weights)
     shared = rewards.strides[0] == 0
     r = frozen(np.ascontiguousarray(np.moveaxis(rewards[:1] if shared else rewards[which], 0, -1)))
     everything = n == betas.size
-    values = V if everything else np.empty((horizon + 1, n_states, n))
-    q, policy, work = np.empty((n_states, n_actions, n)), np.empty((n_states, n_actions, n)), np.empty((4, n))
+    one = (1, n_states, n_actions, n)
+    stages = (V, Q, pi) if everything else (empty((horizon + 1, n_states, n)), empty(one), empty(one))
+    values, work = stages[0], [np.empty(n) for _ in range(4)]
     values[horizon] = 0.0
     with _blas().limit(limits=1, user_api="blas"), np.errstate(over="ignore", invalid="ignore"):
         for h in range(horizon - 1, -1, -1):
-            here, plan = (Q[h], pi[h]) if everything else (q, policy)
+            here, plan = stages[1][h if everything else 0], stages[2][h if everything else 0]
             rows = P[min(h, len(P) - 1)].reshape(-1, n_states)
             np.matmul(rows, values[h + 1], out=here.reshape(-1, n))
-            batch.batch_stage(r[min(h, len(r) - 1)], ref[h], weights, here, values[h], plan, work)
+            batch.batch_stage(r[min(h, len(r) - 1)], ref[h], weights, inverse, here, values[h], plan, *work)
             if not everything:
                 Q[h][..., which], pi[h][..., which] = here, plan
     if not everything:

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import ROW_SLACK, FloatArray, as_beta, as_simplex, fail, frozen
 from mdpsim.kernels import evaluate as kernels
 from mdpsim.mdp.forms import AnyMDP, Form, form
+from mdpsim.memory import empty
 
 
 class Solution(NamedTuple):
@@ -207,7 +208,7 @@ def _policy(function: str, argument: str, pi: ArrayLike, model: Form) -> FloatAr
 def _outputs(model: Form) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Empty V [H+1, S], Q [H, S, A], pi [H, S, A]."""
     horizon, n_states, _ = model.shape
-    return np.empty((horizon + 1, n_states)), np.empty(model.shape), np.empty(model.shape)
+    return empty((horizon + 1, n_states)), empty(model.shape), empty(model.shape)
 
 
 def _overflow(function: str) -> NoReturn:
