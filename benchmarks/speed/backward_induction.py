@@ -112,8 +112,6 @@ def main() -> None:
     rounds = 7 if quick else 25
     rows = topic("P in memory", 20 if quick else 50, 300, 8, False, rounds)
     rows += topic("P in the last-level cache", 20, 300, 8, True, rounds)
-    rows += topic("small, staged", 10, 20, 5, False, rounds)
-    rows += topic("small, stationary", 10, 10, 4, True, rounds)
     save("backward_induction", rows)
 
 

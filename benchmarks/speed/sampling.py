@@ -18,12 +18,12 @@ import numpy as np
 from _timing import FASTMATH, Row, compare, options, peer, save
 
 from mdpsim.estimate.data import sample, sample_counts
-from mdpsim.kernels.rollout import stream_start, stream_uniform
+from mdpsim.kernels.rollout import BLOCK, stream_start, stream_uniform
 from mdpsim.mdp import families
 from mdpsim.mdp.tabular import MDP
 from mdpsim.solve.exact import occupancy
 
-NUMPY, LIMIT = "vectorised numpy", "limit: streams and writes"
+NUMPY, LIMIT, ALIAS = "vectorised numpy", "limit: streams and writes", "alias tables, built before"
 SEED = 0
 MORE = 400  # gymnasium plays this many times fewer episodes in the same topic
 
@@ -56,6 +56,78 @@ def draw_and_write(key0: Any, key1: Any, states: Any, actions: Any, rewards: Any
             actions[e, h] = np.int64(8.0 * u)
             rewards[e, h] = u
             states[e, h + 1] = np.int64(8.0 * stream_uniform(start, np.uint64(2 * h + 2)))
+
+
+@numba.njit(fastmath=FASTMATH, error_model="numpy")
+def alias_tables(p: Any, keep: Any, other: Any) -> None:
+    """Walker's tables of the rows of p [R, C] (Vose's construction): cell j holds j with chance keep[j], else other[j]."""
+    n_rows, n = p.shape
+    small, large = np.empty(n, np.int64), np.empty(n, np.int64)
+    for i in range(n_rows):
+        n_small, n_large = 0, 0
+        for j in range(n):
+            keep[i, j], other[i, j] = p[i, j] * n, j
+            if keep[i, j] < 1.0:
+                small[n_small] = j
+                n_small += 1
+            else:
+                large[n_large] = j
+                n_large += 1
+        while n_small > 0 and n_large > 0:
+            n_small -= 1
+            j, k = small[n_small], large[n_large - 1]
+            other[i, j] = k
+            keep[i, k] -= 1.0 - keep[i, j]
+            if keep[i, k] < 1.0:
+                n_large -= 1
+                small[n_small] = k
+                n_small += 1
+        for k in range(n_small):
+            keep[i, small[k]] = 1.0
+        for k in range(n_large):
+            keep[i, large[k]] = 1.0
+
+
+@numba.njit(fastmath=FASTMATH, error_model="numpy")
+def alias_roll(
+    keep: Any, other: Any, pi_keep: Any, pi_other: Any, r: Any, start: Any, states: Any, actions: Any, rewards: Any
+) -> None:
+    """Episodes of a stationary MDP by alias tables, a block of episodes a stage as in ``rollout``; states[:, 0] is given."""
+    n, horizon = actions.shape
+    n_actions, n_states = pi_keep.shape[1], keep.shape[1]
+    for first in range(0, n, BLOCK):
+        last = min(n, first + BLOCK)
+        for h in range(horizon):
+            for e in range(first, last):
+                s = states[e, h]
+                u = n_actions * stream_uniform(start[e], np.uint64(2 * h + 1))
+                a = int(u)
+                row = h * n_states + s
+                a = a if u - a < pi_keep[row, a] else pi_other[row, a]
+                actions[e, h], rewards[e, h] = a, r[s, a]
+            for e in range(first, last):
+                u = n_states * stream_uniform(start[e], np.uint64(2 * h + 2))
+                j, row = int(u), states[e, h] * n_actions + actions[e, h]
+                states[e, h + 1] = j if u - j < keep[row, j] else other[row, j]
+
+
+def by_alias(mdp: MDP, pi: np.ndarray, n: int) -> Callable[[], np.ndarray]:
+    """n episodes of a stationary MDP by tables that are ready: what the method reaches when it costs nothing to build."""
+    P, policy = mdp.P.reshape(-1, mdp.S), np.ascontiguousarray(pi.reshape(-1, mdp.A))
+    keep, other = np.empty(P.shape), np.empty(P.shape, np.int32)
+    pi_keep, pi_other = np.empty(policy.shape), np.empty(policy.shape, np.int32)
+    alias_tables(P, keep, other)
+    alias_tables(policy, pi_keep, pi_other)
+    start = np.random.default_rng(SEED).integers(2**64, size=n, dtype=np.uint64)
+    first = np.random.default_rng(SEED).choice(mdp.S, n, p=mdp.mu0)
+
+    def run() -> np.ndarray:
+        states, actions, rewards = np.empty((n, mdp.H + 1), np.int64), np.empty((n, mdp.H), np.int64), np.empty((n, mdp.H))
+        states[:, 0] = first
+        alias_roll(keep, other, pi_keep, pi_other, mdp.r[0], start, states, actions, rewards)
+        return states
+
+    return run
 
 
 def limit(mdp: MDP, n: int) -> None:
@@ -96,12 +168,17 @@ def topic(title: str, mdp: MDP, n: int, rounds: int, steps: int = 0) -> list[Row
     pi = families.random_policy(H=mdp.H, S=mdp.S, A=mdp.A, rng=1)
     require_law(mdp, pi, sample(mdp, pi, n, SEED).states, "sample")
     require_law(mdp, pi, numpy_sample(mdp, pi, n, np.random.default_rng(SEED))[0], NUMPY)
+    alias = by_alias(mdp, pi, n) if mdp.P.shape[0] == len(mdp.r) == 1 else None
+    if alias is not None:
+        require_law(mdp, pi, alias(), ALIAS)
     variants: dict[str, Callable[[], Any] | None] = {
         NUMPY: lambda: numpy_sample(mdp, pi, n, np.random.default_rng(SEED)),
         "mdpsim sample": lambda: sample(mdp, pi, n, SEED),
         "mdpsim sample_counts": lambda: sample_counts(mdp, pi, n, SEED),
         LIMIT: lambda: limit(mdp, n),
     }
+    if alias is not None:
+        variants[ALIAS] = alias
     rows = compare(f"{title}: S={mdp.S} A={mdp.A} H={mdp.H}, {n} episodes", variants, NUMPY, LIMIT, rounds)
     if steps:
         play = gymnasium_steps(mdp, steps)

@@ -32,7 +32,7 @@ from mdpsim.kernels._jit import exact, helper, kernel
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 BLOCK = 1024  # episodes advanced together: the tables of one stage stay in cache, and their misses overlap
-SCANS = 8  # visits of a row of P before it is tabulated (about what that costs)
+SCANS = 1  # visits of a row of P before it is tabulated, which costs what three scans do: few rows are seen just once
 FEW = 4  # up to FEW * S trajectories in a row are drawn one by one (a binomial costs about as much as 4-8 draws)
 
 

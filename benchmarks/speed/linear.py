@@ -1,6 +1,6 @@
 """Sparse and linear MDPs: solving, evaluation and occupancy against numpy+scipy and the machine's limit.
 
-    python benchmarks/speed/representations.py [--quick]
+    python benchmarks/speed/linear.py [--quick]
 
 The limit is a compiled sum over the arrays of the dynamics, as often as the method must read them: phi once a stage and mu
 once for a linear MDP; the ids and the probabilities once a stage for a sparse one. It leaves out the rows themselves (an
@@ -96,11 +96,11 @@ def main() -> None:
     """Run the topics and save the table."""
     quick = options(__doc__ or "").quick
     rounds = 5 if quick else 15
-    rows = linear_topic(10, 20_000 if quick else 100_000, 4, 20, rounds)
+    rows = linear_topic(10, 100_000, 4, 20, rounds)
     rows += linear_topic(10, 200, 4, 6, rounds)
     rows += sparse_topic(20, 20_000, 5, 5, rounds)
     rows += sparse_topic(20, 200, 4, 1, rounds)
-    save("representations", rows)
+    save("linear", rows)
 
 
 if __name__ == "__main__":
