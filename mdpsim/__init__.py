@@ -5,6 +5,8 @@ with stated error rates, and twins: falsehoods that the same test must reject. A
 beta is the weight of the KL divergence. Start with ``mdpsim.verify("korbak2022/elbo-identity")`` or the command ``mdpsim``.
 """
 
+from mdpsim.align.gradient import Softmax, TokenSoftmax, ascend, exact_gradient, flow, natural_gradient, sampled_gradient
+from mdpsim.align.objectives import Distribution, EntropyReward, KLReward, Reward
 from mdpsim.claims.claim import Claim, Paper, Point, Twin, geometric, per_seed, product
 from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Mean, Order, Rate
 from mdpsim.claims.run import MeasureError, run
@@ -24,6 +26,8 @@ from mdpsim.rng import generator
 from mdpsim.solve.batch import solve_soft_batch, solve_soft_many
 from mdpsim.solve.discounted import DiscountedSolution, DiscountedValue, evaluate_discounted, solve_discounted
 from mdpsim.solve.exact import Solution, Value, evaluate, occupancy, solve_hard, solve_soft, trajectory_kl
+from mdpsim.solve.projection import project_markov, project_softmax
+from mdpsim.solve.sequence import condition, elbo, fit_moments, importance_sample, kl, rejection_sample, tilt
 from mdpsim.store import Store
 from mdpsim.verdict.judge import judge
 from mdpsim.verdict.records import Verdict
@@ -32,11 +36,13 @@ from mdpsim.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
-    "MDP", "Claim", "Counts", "DiscountedMDP", "DiscountedSolution", "DiscountedValue", "HighProb", "Identity",
-    "Inequality", "Limit", "LinearMDP", "Mean", "MeasureError", "Order", "Paper", "Point", "Preferences", "Rate",
-    "Solution", "Store", "Successors", "TokenMDP", "Trajectories", "Twin", "Value", "Verdict", "all_claims", "evaluate",
-    "evaluate_discounted", "fit_bc", "from_gymnasium", "from_matrices", "generator", "geometric", "get_claim", "judge",
-    "load", "load_claims", "occupancy", "per_seed", "product", "run", "sample", "sample_counts", "sample_preferences",
-    "save", "solve_discounted", "solve_hard", "solve_soft", "solve_soft_batch", "solve_soft_many", "to_gymnasium",
-    "trajectory_kl", "verify",
+    "MDP", "Claim", "Counts", "DiscountedMDP", "DiscountedSolution", "DiscountedValue", "Distribution", "EntropyReward",
+    "HighProb", "Identity", "Inequality", "KLReward", "Limit", "LinearMDP", "Mean", "MeasureError", "Order", "Paper",
+    "Point", "Preferences", "Rate", "Reward", "Softmax", "Solution", "Store", "Successors", "TokenMDP", "TokenSoftmax",
+    "Trajectories", "Twin", "Value", "Verdict", "all_claims", "ascend", "condition", "elbo", "evaluate",
+    "evaluate_discounted", "exact_gradient", "fit_bc", "fit_moments", "flow", "from_gymnasium", "from_matrices",
+    "generator", "geometric", "get_claim", "importance_sample", "judge", "kl", "load", "load_claims", "natural_gradient",
+    "occupancy", "per_seed", "product", "project_markov", "project_softmax", "rejection_sample", "run", "sample",
+    "sample_counts", "sample_preferences", "sampled_gradient", "save", "solve_discounted", "solve_hard", "solve_soft",
+    "solve_soft_batch", "solve_soft_many", "tilt", "to_gymnasium", "trajectory_kl", "verify",
 ]

@@ -1,0 +1,199 @@
+r"""Projections of a law on sequences onto policy classes that do not contain it: forward and reverse KL.
+
+Setting: p on sequences of L tokens, an array [V] * L. The Markov class of order k holds the laws
+    q(x) = prod_t q_t(x_t | x_{t-k} .. x_{t-1}),   a table of its own for every position t;
+order 0 is the factorised class, order L - 1 holds every law. The softmax class of features f holds base e^{theta . f} / Z.
+
+* forward, min_q KL(p || q): maximum likelihood, unique. Markov: the conditionals of p's own windows. Softmax: E_q f = E_p f.
+* reverse, min_q KL(q || p): variational inference, with local minima. Markov: coordinate descent, each table set to its exact
+  minimiser q_t(a | c) ~ exp(-G_t(c, a)), G_t = E_q[sum_{s > t} log q_s - log p | c, a] (order 0: mean field), from many starts.
+
+References: Bishop (2006), section 10.1; Korbak, Perez and Buckley (2022), section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail, frozen
+from mdpsim.rng import as_generator
+from mdpsim.solve.sequence import fit_moments, kl
+
+Direction = Literal["forward", "reverse"]
+SWEEPS, STILL = 20_000, 1e-13
+MAX_CELLS = 2**22
+
+
+class Projection(NamedTuple):
+    """The member of a class closest to a law.
+
+    pi: the member, of the law's shape. kl: the divergence that was minimised. residual: by how much one more round of the
+    optimality conditions moves it (its largest probability or moment gap). found: [restarts] the divergence at the end of
+    each start, sorted: their spread shows local minima.
+    """
+
+    pi: FloatArray
+    kl: float
+    residual: float
+    found: FloatArray
+
+
+def project_markov(
+    p: ArrayLike, direction: Direction, *, order: int = 0, restarts: int = 50, rng: np.random.Generator | int = 0
+) -> Projection:
+    """Project a law on sequences onto the Markov class of an order (0: factorised).
+
+    Args:
+        p: [V] * L law of the sequences. direction: "forward", KL(p || q), or "reverse", KL(q || p).
+        order: k in [0, L - 1]. restarts, rng: random starts of the reverse projection; the forward one is added to them.
+    Returns:
+        Projection: pi of p's shape, kl, residual, found.
+    Exactness: forward: closed form. Reverse: a fixed point (residual below 1e-13 where the sweeps suffice), the best found.
+    Cost: forward O(L V^L); reverse that times the sweeps and starts.
+    Raises:
+        ValueError: naming the argument; a reverse projection of a law with zeros (KL(q || p) is infinite but on a face).
+    """
+    where = "project_markov"
+    law, k = _law(where, p), as_count(where, "order", order, low=0, high=np.ndim(p) - 1)
+    tables = [_conditional(law, t, k) for t in range(law.ndim)]
+    forward = _product(tables, k)
+    if _is_forward(where, direction):
+        return Projection(frozen(forward), _divergence(law, forward), 0.0, frozen(np.array([_divergence(law, forward)])))
+    if (law == 0.0).any():
+        fail(where, "p", "be positive for a reverse projection", "zeros")
+    generator, log_p = as_generator(where, rng), np.log(law)
+    starts = [tables] + [
+        [generator.dirichlet(np.ones(t.shape[-1]), t.shape[:-1]) for t in tables]
+        for _ in range(as_count(where, "restarts", restarts, low=0))
+    ]
+    ends = [_descend(start, log_p, k) for start in starts]
+    values = np.array([_divergence(q, law) for q, _ in ends])
+    best = int(values.argmin())
+    return Projection(frozen(ends[best][0]), float(values[best]), ends[best][1], frozen(np.sort(values)))
+
+
+def project_softmax(
+    p: ArrayLike, features: ArrayLike, direction: Direction, *, base: ArrayLike | None = None,
+    restarts: int = 20, rng: np.random.Generator | int = 0,
+) -> Projection:
+    """Project a law on K responses onto the class base e^{theta . f} / Z.
+
+    Args:
+        p: [K]. features: [K, m]. direction: "forward" or "reverse". base: [K], uniform if None.
+        restarts, rng: normal starts of the reverse projection, besides theta = 0.
+    Returns:
+        Projection: pi [K], kl, residual (forward: largest moment gap; reverse: largest entry of the gradient), found.
+    Cost: O(K m^2) a Newton step (forward); BFGS from each start (reverse).
+    Raises:
+        ValueError: naming the argument; moments of p that the class reaches in the limit only; zeros of p (reverse).
+    """
+    where = "project_softmax"
+    law = as_simplex(where, "p", p, "K", (None,))
+    f = as_floats(where, "features", features, "K m", (law.size, None))
+    root = np.full(law.size, 1.0 / law.size) if base is None else as_simplex(where, "base", base, "K", (law.size,))
+    if _is_forward(where, direction):
+        fit = fit_moments(root, f, law @ f)
+        value = kl(law, fit.pi)
+        return Projection(fit.pi, value, fit.residual, frozen(np.array([value])))
+    if (law[root > 0.0] == 0.0).any():
+        fail(where, "p", "be positive wherever base is, for a reverse projection", "zeros")
+    return _reverse_softmax(law, f, root, as_count(where, "restarts", restarts, low=0), as_generator(where, rng))
+
+
+def _reverse_softmax(law: FloatArray, f: FloatArray, root: FloatArray, restarts: int, rng: np.random.Generator) -> Projection:
+    """min over theta of KL(q_theta || p) by BFGS; its gradient is Cov_q(f, log q / p)."""
+    from scipy import optimize, special  # a quarter of a second: at the first call
+
+    on = root > 0.0
+    g, log_root, log_p = f[on], np.log(root[on]), np.log(law[on])
+
+    def loss(theta: FloatArray) -> tuple[float, FloatArray]:
+        log_q = special.log_softmax(log_root + g @ theta)
+        q = np.exp(log_q)
+        ratio = log_q - log_p
+        value = float(q @ ratio)
+        return value, (q * (ratio - value)) @ g
+
+    starts = [np.zeros(f.shape[1]), *rng.standard_normal((restarts, f.shape[1]))]
+    ends = [optimize.minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-12}) for start in starts]
+    best = min(ends, key=lambda end: end.fun)
+    pi = np.zeros(law.size)
+    pi[on] = special.softmax(log_root + g @ best.x)
+    found = np.sort(np.array([end.fun for end in ends]))
+    return Projection(frozen(pi), kl(pi, law), float(np.abs(loss(best.x)[1]).max()), frozen(found))
+
+
+def _law(where: str, p: ArrayLike) -> FloatArray:
+    """A law [V] * L."""
+    law = np.asarray(p)
+    if law.ndim == 0 or len(set(law.shape)) != 1 or law.size > MAX_CELLS:
+        fail(where, "p", f"have L axes of one size V, at most {MAX_CELLS} entries", f"shape {law.shape}")
+    return as_simplex(where, "p", law.reshape(-1), "V^L", (law.size,)).reshape(law.shape)
+
+
+def _is_forward(where: str, direction: str) -> bool:
+    if direction not in ("forward", "reverse"):
+        fail(where, "direction", "be 'forward' or 'reverse'", repr(direction))
+    return direction == "forward"
+
+
+def _divergence(p: FloatArray, q: FloatArray) -> float:
+    return kl(p.reshape(-1), q.reshape(-1))
+
+
+def _conditional(law: FloatArray, t: int, k: int) -> FloatArray:
+    """The conditional of token t given the k before it, [V] * (min(t, k) + 1); uniform where the context has no mass."""
+    window = law.sum(axis=tuple(i for i in range(law.ndim) if not t - k <= i <= t))
+    mass = window.sum(axis=-1, keepdims=True)
+    return np.where(mass > 0.0, window / np.where(mass > 0.0, mass, 1.0), 1.0 / law.shape[0])
+
+
+def _spread(table: FloatArray, t: int, length: int) -> FloatArray:
+    """A table of the window that ends at t, broadcastable over all L axes."""
+    first = t + 1 - table.ndim
+    return table.reshape((1,) * first + table.shape + (1,) * (length - 1 - t))
+
+
+def _product(tables: Sequence[FloatArray], k: int) -> FloatArray:
+    """The law whose conditionals the tables are."""
+    length = len(tables)
+    law = np.ones((tables[0].shape[-1],) * length)
+    for t, table in enumerate(tables):
+        law = law * _spread(table, t, length)
+    return law
+
+
+def _descend(start: Sequence[FloatArray], log_p: FloatArray, k: int) -> tuple[FloatArray, float]:
+    """(law, residual) of coordinate descent on KL(q || p) from given tables."""
+    length, logs = log_p.ndim, [np.log(np.maximum(t, 1e-300)) for t in start]
+    moved = np.inf
+    for _ in range(SWEEPS):
+        moved = 0.0
+        for t in range(length):
+            new = _minimiser(logs, log_p, t)
+            moved = max(moved, float(np.abs(np.exp(new) - np.exp(logs[t])).max()))
+            logs[t] = new
+        if moved <= STILL:
+            break
+    return _product([np.exp(x) for x in logs], k), moved
+
+
+def _minimiser(logs: Sequence[FloatArray], log_p: FloatArray, t: int) -> FloatArray:
+    """log q_t that minimises KL(q || p) with the other tables as they are; a context without mass keeps a uniform row."""
+    length = log_p.ndim
+    others, later = np.zeros(log_p.shape), -log_p
+    for s, table in enumerate(logs):
+        if s != t:
+            others = others + _spread(table, s, length)
+        if s > t:
+            later = later + _spread(table, s, length)
+    weight = np.exp(others)
+    outside = tuple(i for i in range(length) if not t + 1 - logs[t].ndim <= i <= t)
+    mass, cost = weight.sum(axis=outside), (weight * later).sum(axis=outside)
+    x = np.where(mass > 0.0, -cost / np.where(mass > 0.0, mass, 1.0), 0.0)
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
