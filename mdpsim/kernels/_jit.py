@@ -7,6 +7,10 @@ anywhere in ``kernels/`` starts a fresh directory.
 
 The base directory is ``$MDPSIM_CACHE_DIR``, else ``$NUMBA_CACHE_DIR``, else the user's cache directory; where none can
 be written, a directory in the system's temporary folder. Set ``MDPSIM_CACHE_DIR`` to move it.
+
+A loop that sums (or multiplies up) floats stores nothing. Before a vectorised loop with a store LLVM checks at run time that
+the arrays are not close to each other, and takes the scalar loop where they are: the elements come out the same, but a sum is
+then added in another order, and its last bits depend on where the arrays happen to lie. A test reads the kernels for it.
 """
 
 from __future__ import annotations

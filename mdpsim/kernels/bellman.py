@@ -137,8 +137,9 @@ def _linear_stage(q, ref, v, pi):
         base = _top(q, ref, s)
         total = 0.0
         for a in range(n_actions):
-            pi[s, a] = ref[s, a]
             total += ref[s, a] * (q[s, a] - base)
+        for a in range(n_actions):  # apart: see ``_jit``, on loops that store and sum
+            pi[s, a] = ref[s, a]
         v[s] = base + total
 
 
@@ -159,9 +160,9 @@ def hard_stage(q, ref, v, pi):
         floor = top - TIE_ULPS * ulp(largest)
         total = 0.0
         for a in range(n_actions):
-            mass = ref[s, a] if q[s, a] >= floor else 0.0
-            pi[s, a] = mass
-            total += mass
+            pi[s, a] = ref[s, a] if q[s, a] >= floor else 0.0
+        for a in range(n_actions):
+            total += pi[s, a]
         for a in range(n_actions):
             pi[s, a] = quotient(pi[s, a], total)
         v[s] = top

@@ -21,8 +21,9 @@ def log_softmax(x, out, total):
             top = x[i, j] if x[i, j] > top else top
         mass = 0.0
         for j in range(width):
+            mass += exp(x[i, j] - top)
+        for j in range(width):
             out[i, j] = x[i, j] - top
-            mass += exp(out[i, j])
         total[i] = mass
     for i in range(n_rows):
         total[i] = log(total[i])
@@ -49,8 +50,8 @@ def centred_weights(log_pi, signal, out):
     """out [K] = pi (signal - E_pi signal), pi = e^{log_pi}; responses of probability zero get nothing."""
     mean = 0.0
     for i in range(out.size):
-        p = exp(log_pi[i])
-        out[i] = p
-        mean += p * signal[i] if p > 0.0 else 0.0
+        out[i] = exp(log_pi[i])
+    for i in range(out.size):
+        mean += out[i] * signal[i] if out[i] > 0.0 else 0.0
     for i in range(out.size):
         out[i] = out[i] * (signal[i] - mean) if out[i] > 0.0 else 0.0

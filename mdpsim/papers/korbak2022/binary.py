@@ -64,7 +64,10 @@ binary_posterior = Claim(
     ),
     origin="derived",
     cites=(PAPER.at("binary rewards"),),
-    grid={preset: product(family=("dense", "peaked"), n_responses=(40,), n_good=(4, 12)) for preset in PRESETS},
+    grid={
+        preset: product(family=("dense", "peaked"), n_responses=(40,), n_good=n)
+        for preset, n in zip(PRESETS, ((4, 12), (4, 12), (2, 4, 12), (2, 4, 12, 30)), strict=True)
+    },
     measure=measure_rejection,
     rule=Limit(law=("uniform", 1.0), margin=0.1),
     twins=(

@@ -132,7 +132,7 @@ def _after_steps(point: Point, rng: np.random.Generator, *, use_reward: bool) ->
 
 
 _LONG = {
-    preset: product(family=FAMILIES, n_responses=(10,), beta=(0.5, 2.0), steps=steps)
+    preset: product(family=FAMILIES, n_responses=(10,) if preset in PRESETS[:2] else (4, 10), beta=(0.5, 2.0), steps=steps)
     for preset, steps in zip(PRESETS, ((100, 1000), (100, 1000, 10_000), (100, 1000, 10_000), (10, 1000, 10_000)), strict=True)
 }
 _AFTER = {preset: product(family=("dense",), n_responses=(10,), beta=(2.0,), steps=(1000,)) for preset in PRESETS}
@@ -167,11 +167,11 @@ gdc_no_collapse = Claim(
 def measure_projections(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     """Forward and reverse projection of a law on bits onto factorised laws.
 
-    "two-bits": kappa drawn from [0.5, 1.8] or [2.2, 3.5]; "three-bits": two modes, 000 and 111, of random weight, over a random
-    background. ``forward``: the smallest KL(p || q) less the multi-information; ``residual``: that of the mean-field equations;
-    ``means``: distance of the reverse minimiser's mean from the stated one (two bits only); ``order``: by how much KL(p || q)
-    or KL(q || p) fails to be smaller, by 1e-3, for its own minimiser (where two modes stand apart). False: ``means_half`` and
-    ``means_twice`` take m = 1/2 and 2 kappa.
+    "two-bits": kappa drawn from [0.5, 1.8] or [2.2, 3.5]; "three-bits" (and four): two modes, 000 and 111, of random weight,
+    over a random background. ``forward``: the smallest KL(p || q) less the multi-information; ``residual``: that of the
+    mean-field equations; ``means``: distance of the reverse minimiser's mean from the stated one (two bits only); ``order``:
+    by how much KL(p || q) or KL(q || p) fails to be smaller, by 1e-3, for its own minimiser (where two modes stand apart).
+    False: ``means_half`` and ``means_twice`` take m = 1/2 and 2 kappa.
     """
     p, kappa = _two_modes(point["family"], rng)
     forward, reverse = (project_markov(p, d, restarts=20, rng=rng) for d in ("forward", "reverse"))
@@ -192,11 +192,12 @@ def measure_projections(point: Point, rng: np.random.Generator) -> Mapping[str, 
 
 
 def _two_modes(family: str, rng: np.random.Generator) -> tuple[Vector, float | None]:
-    if family == "three-bits":
-        p = rng.dirichlet(np.full(8, 3.0)).reshape(2, 2, 2) * 0.1
+    if family in ("three-bits", "four-bits"):
+        bits = 3 if family == "three-bits" else 4
+        p = 0.1 * rng.dirichlet(np.full(2**bits, 3.0))
         weight = rng.uniform(0.3, 0.6)
-        p[0, 0, 0], p[1, 1, 1] = p[0, 0, 0] + 0.9 * weight, p[1, 1, 1] + 0.9 * (1.0 - weight)
-        return p, None
+        p[0], p[-1] = p[0] + 0.9 * weight, p[-1] + 0.9 * (1.0 - weight)
+        return p.reshape((2,) * bits), None
     kappa = rng.uniform(0.5, 1.8) if family == "two-bits-near" else rng.uniform(2.2, 3.5)
     p = np.exp(kappa * np.eye(2))
     return p / p.sum(), float(kappa)
@@ -228,7 +229,7 @@ forward_reverse_misspecified = Claim(
     ),
     origin="derived",
     cites=(PAPER.at("forward and reverse KL"),),
-    grid={preset: product(family=_BITS) for preset in PRESETS},
+    grid={preset: product(family=_BITS if preset in PRESETS[:2] else (*_BITS, "four-bits")) for preset in PRESETS},
     measure=measure_projections,
     rule=Identity(_RULE),
     twins=(

@@ -45,8 +45,9 @@ def one_best(family: str, rng: np.random.Generator) -> tuple[Vector, Vector]:
     """(prior, rewards) with one best response, at least 0.1 above the others; "four-arms" is the theory's example."""
     if family == "four-arms":
         return np.full(4, 0.25), np.array([1.0, 0.8, 0.5, 0.1])
-    rewards = np.append(1.0, rng.uniform(0.0, 0.9, 7))
-    return (np.full(8, 0.125) if family == "uniform" else rng.dirichlet(np.full(8, 2.0))), rewards
+    k = 12 if family == "twelve-arms" else 8
+    rewards = np.append(1.0, rng.uniform(0.0, 0.9, k - 1))
+    return (rng.dirichlet(np.full(k, 2.0)) if family == "unequal" else np.full(k, 1.0 / k)), rewards
 
 
 @per_seed
@@ -90,7 +91,10 @@ collapse_softmax_pg = Claim(
     ),
     origin="derived",
     cites=(PAPER.at("distribution collapse under standard RL"),),
-    grid={preset: product(family=_FAMILIES) for preset in ("smoke", "quick", "paper", "full")},
+    grid={
+        "smoke": product(family=_FAMILIES), "quick": product(family=_FAMILIES),
+        "paper": product(family=(*_FAMILIES, "twelve-arms")), "full": product(family=(*_FAMILIES, "twelve-arms")),
+    },
     measure=measure_softmax_pg,
     rule=Identity({"invariant": TOL_INVARIANT, "limit": TOL_LIMIT}),
     twins=(
@@ -141,6 +145,7 @@ def measure_ties(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
 
 
 _TIED = tuple(Point(n_best=n, leaders=k, n_other=m) for n, k, m in ((2, 1, 2), (2, 2, 2), (3, 1, 3), (3, 2, 4), (3, 3, 2)))
+_MORE = (*_TIED, Point(n_best=4, leaders=2, n_other=3), Point(n_best=2, leaders=1, n_other=5))
 _BROKEN = tuple(p for p in _TIED if p["leaders"] < p["n_best"])
 
 collapse_ties = Claim(
@@ -154,7 +159,7 @@ collapse_ties = Claim(
     ),
     origin="derived",
     cites=(PAPER.at("distribution collapse under standard RL"),),
-    grid={"smoke": _TIED[:3], "quick": _TIED, "paper": _TIED, "full": _TIED},
+    grid={"smoke": _TIED[:3], "quick": _TIED, "paper": _MORE, "full": _MORE},
     measure=measure_ties,
     rule=Identity({"limit": TOL_TIES, "slope": TOL_TIES}),
     twins=(
