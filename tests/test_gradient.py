@@ -152,6 +152,7 @@ BAD = [
     (lambda: KLReward([0.0, 1.0], [0.5, 0.5], beta=-1.0), "KLReward: beta must be"),
     (lambda: KLReward([0.0, 1.0], [0.0, 1.0], beta=1.0), "KLReward: pi0 must be positive"),
     (lambda: Distribution([0.0, 0.0]), "Distribution: target must be nonnegative"),
+    (lambda: Distribution([0.5, 0.5], pi0=[1.0, 0.0]), "Distribution: target must stay on the support of pi0; got mass at 1"),
     (lambda: Distribution([1.0, -1.0]), "Distribution: target must be nonnegative"),
     (lambda: exact_gradient(*THREE, Reward([0.0, 1.0])), "exact_gradient: objective must be about K = 3"),
     (lambda: exact_gradient(*THREE, Distribution([0.5, 0.5])), "exact_gradient: objective must be about K = 3"),

@@ -110,7 +110,9 @@ def sums_that_store(source: str) -> list[tuple[str, str]]:
     """(function, name) of float sums in innermost loops that also store, unless compiled without reassociation."""
     found = []
     for function in ast.parse(source).body:
-        if not isinstance(function, ast.FunctionDef) or "exact" in {d.id for d in function.decorator_list if isinstance(d, ast.Name)}:
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        if "exact" in {d.id for d in function.decorator_list if isinstance(d, ast.Name)}:
             continue
         whole = {t.id for n in ast.walk(function) if isinstance(n, ast.Assign) and isinstance(n.value, ast.Constant)
                  and isinstance(n.value.value, int) for t in n.targets if isinstance(t, ast.Name)}

@@ -21,7 +21,7 @@ nbformat = pytest.importorskip("nbformat", reason="needs nbformat (extra [test] 
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient (extra [test] or [notebooks])")
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim")
+NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim", "03_distribution_collapse")
 # nbclient's own event loop and sockets, closed when the interpreter ends
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),
@@ -115,3 +115,16 @@ def test_ones_own_claim_is_short_and_right(executed):
     for ratio in found["quantile_over_bound"].values():
         assert ratio == pytest.approx(6.251 / 32 / (np.log(80) / 4), rel=0.3)
     assert found["slack"] > 1.0
+
+
+def test_collapse_is_what_theory_says(executed):
+    found = key_numbers(executed["03_distribution_collapse"])
+    assert found["entropy, RL"] < 1e-3
+    for name in ("KL-RL", "GDC"):
+        assert found[f"entropy, {name}"] == pytest.approx(found["posterior_entropy"], abs=1e-4)
+    assert found["entropy, entropy bonus"] > found["posterior_entropy"]
+    assert found["rl_text"] == "the the the"  # the reward's only maximiser
+    assert found["scaled"] == pytest.approx(3 / 4, abs=1e-4)
+    assert found["miss"] == pytest.approx(np.exp(-16), rel=1e-4)
+    assert found["cost"] == pytest.approx(found["minus_log_Z"], rel=1e-12)
+    assert found["reverse_top"] > 0.48  # the mode of the target that was picked: it has more than its own mass

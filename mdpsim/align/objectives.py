@@ -102,15 +102,23 @@ class KLReward(EntropyReward):
 
 @dataclass(frozen=True, init=False, eq=False)
 class Distribution:
-    """J = -KL(target || pi). Args: target [K], or unnormalised [K] >= 0 with a positive sum (its sum is Z)."""
+    """J = -KL(target || pi).
+
+    Args: target [K], or unnormalised [K] >= 0 with a positive sum (its sum is Z). pi0: the prior [K] that the target is to be
+    reached from, if it is to be checked that the target stays on its support.
+    """
 
     target: FloatArray
     Z: float
 
-    def __init__(self, target: ArrayLike) -> None:
+    def __init__(self, target: ArrayLike, *, pi0: ArrayLike | None = None) -> None:
         weights = as_floats("Distribution", "target", target, "K", (None,))
         if weights.min() < 0.0 or not 0.0 < weights.sum() < np.inf:
             fail("Distribution", "target", "be nonnegative with a positive, finite sum", f"sum {weights.sum():.6g}")
+        if pi0 is not None:
+            outside = (weights > 0.0) & (as_simplex("Distribution", "pi0", pi0, "K", (weights.size,)) == 0.0)
+            if outside.any():
+                fail("Distribution", "target", "stay on the support of pi0", f"mass at {int(outside.argmax())}, where pi0 = 0")
         object.__setattr__(self, "Z", float(weights.sum()))
         object.__setattr__(self, "target", frozen(weights / weights.sum()))
 

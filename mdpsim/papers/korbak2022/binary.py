@@ -23,10 +23,12 @@ PRESETS = ("smoke", "quick", "paper", "full")
 
 
 def constrained_instance(point: Point, rng: np.random.Generator) -> tuple[Vector, np.ndarray]:
-    """A random prior and a random set of ``n_good`` responses."""
+    """A random prior and a random set of ``n_good`` responses; where the prior has zeros, one of the set is not among them."""
     prior, _ = random_instance(point, rng)
     good = np.zeros(len(prior), bool)
     good[rng.permutation(len(prior))[: point["n_good"]]] = True
+    if not prior[good].any():
+        good[np.flatnonzero(good)[0]], good[-1] = False, True
     return prior, good
 
 
@@ -65,7 +67,7 @@ binary_posterior = Claim(
     origin="derived",
     cites=(PAPER.at("binary rewards"),),
     grid={
-        preset: product(family=("dense", "peaked"), n_responses=(40,), n_good=n)
+        preset: product(family=("dense", "peaked", "zeros"), n_responses=(40,), n_good=n)
         for preset, n in zip(PRESETS, ((4, 12), (4, 12), (2, 4, 12), (2, 4, 12, 30)), strict=True)
     },
     measure=measure_rejection,
@@ -119,7 +121,7 @@ binary_cost = Claim(
     origin="derived",
     cites=(PAPER.at("binary rewards"),),
     grid={
-        preset: product(family=("dense", "peaked"), n_responses=(40,), n_good=(1, 4, 12), beta=betas)
+        preset: product(family=("dense", "peaked", "zeros"), n_responses=(40,), n_good=(1, 4, 12), beta=betas)
         for preset, betas in zip(PRESETS, ((0.2,), (0.1, 0.5, 2.0), (0.05, 0.1, 0.5, 2.0), (0.05, 0.5, 2.0, 20.0)), strict=True)
     },
     measure=measure_binary_cost,

@@ -37,15 +37,23 @@ Vector = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 EPS = float(np.finfo(float).eps)
 FAMILIES = ("dense", "peaked", "rare")
+ZEROS = (*FAMILIES, "zeros")  # for claims that a prior with zeros may meet
 
 
 def random_instance(point: Point, rng: np.random.Generator) -> tuple[Vector, Vector]:
-    """A random prior and reward: "dense" (all responses likely), "peaked" (few are), "rare" (a good response is rare)."""
+    """A random prior and reward: "dense" (all responses likely), "peaked" (few are), "rare" (a good response is rare).
+
+    "zeros": like dense, but a quarter of the responses has prior zero, among them one with the best reward.
+    """
     n = point["n_responses"]
     if point["family"] == "dense":
         return rng.dirichlet(np.full(n, 5.0)), rng.uniform(0.0, 1.0, n)
     if point["family"] == "peaked":
         return positive(rng.dirichlet(np.full(n, 0.3))), rng.normal(0.0, 1.0, n)
+    if point["family"] == "zeros":
+        prior, rewards = rng.dirichlet(np.full(n, 5.0)), rng.uniform(0.0, 1.0, n)
+        prior[: -(-n // 4)], rewards[0] = 0.0, 2.0
+        return prior / prior.sum(), rewards
     prior = rng.dirichlet(np.ones(n))
     rewards = rng.uniform(0.0, 0.2, n)
     rewards[np.argmin(prior)] = 1.0

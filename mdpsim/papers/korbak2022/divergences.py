@@ -28,7 +28,7 @@ from mdpsim.align.gradient import Policy, Softmax, TokenSoftmax, ascend, exact_g
 from mdpsim.align.objectives import Distribution, Reward
 from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Identity, Inequality
-from mdpsim.papers.korbak2022.bounds import FAMILIES, PAPER, Vector, positive, random_instance
+from mdpsim.papers.korbak2022.bounds import FAMILIES, PAPER, ZEROS, Vector, positive, random_instance
 from mdpsim.solve.projection import project_markov
 from mdpsim.solve.sequence import kl, tilt
 
@@ -82,7 +82,7 @@ gdc_gradient = Claim(
     origin="derived",
     cites=(PAPER.at("KL control and distributional policy gradients"),),
     grid={
-        preset: product(family=FAMILIES, n_responses=(8,), policy=("softmax", "tokens"), beta=betas)
+        preset: product(family=ZEROS, n_responses=(8,), policy=("softmax", "tokens"), beta=betas)
         for preset, betas in zip(PRESETS, ((0.5,), (0.5, 2.0), (0.2, 0.5, 2.0), (0.2, 0.5, 2.0, 10.0)), strict=True)
     },
     measure=measure_gdc_gradient,
