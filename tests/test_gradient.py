@@ -153,6 +153,8 @@ BAD = [
     (lambda: KLReward([0.0, 1.0], [0.0, 1.0], beta=1.0), "KLReward: pi0 must be positive"),
     (lambda: Distribution([0.0, 0.0]), "Distribution: target must be nonnegative"),
     (lambda: Distribution([0.5, 0.5], pi0=[1.0, 0.0]), "Distribution: target must stay on the support of pi0; got mass at 1"),
+    (lambda: Distribution([1e308, 1e308]), "Distribution: target must be nonnegative"),
+    (lambda: exact_gradient(*THREE, None), "exact_gradient: objective must be an objective"),  # type: ignore[arg-type]
     (lambda: Distribution([1.0, -1.0]), "Distribution: target must be nonnegative"),
     (lambda: exact_gradient(*THREE, Reward([0.0, 1.0])), "exact_gradient: objective must be about K = 3"),
     (lambda: exact_gradient(*THREE, Distribution([0.5, 0.5])), "exact_gradient: objective must be about K = 3"),
@@ -175,3 +177,13 @@ BAD = [
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_leaves_float64_is_an_error():
+    """Steps and flows that cannot be followed end with a message; they neither hang nor return NaN."""
+    with pytest.raises(ValueError, match="natural_gradient: theta must be a policy at which"):
+        natural_gradient(Softmax(3), [1e4, 0.0, 0.0], Distribution([0.2, 0.3, 0.5]))
+    with pytest.raises(ValueError, match="ascend: eta must keep the parameters within float64"):
+        ascend(*THREE, KLReward([1.0, 0.0, 0.0], [0.2, 0.3, 0.5], beta=1.0), eta=1e200, steps=9, natural=True)
+    with pytest.raises(RuntimeError, match="flow: "):
+        flow(Softmax(3), np.zeros(3), Reward([1e300, 0.0, 0.0]), [1.0, 1e6])

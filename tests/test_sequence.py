@@ -255,3 +255,20 @@ def test_brute_force_enumeration_of_a_three_token_law():
         late = law.sum(axis=0)
         expected = first[x[0]] * second[x[0], x[1]] / second[x[0]].sum() * late[x[1], x[2]] / late[x[1]].sum()
         assert found[x] == pytest.approx(expected, abs=1e-15)
+
+
+def test_extremes_leave_no_nan():
+    """Weights and rewards at the ends of float64: a limit, or an error that names the argument; never a NaN."""
+    cold = tilt([0.3, 0.7, 0.0], [1.0, -1.0, 5.0], 5e-324)
+    assert cold.pi.tolist() == [1.0, 0.0, 0.0]
+    assert cold.value == 1.0
+    assert cold.log_pi.tolist()[1:] == [-np.inf, -np.inf]
+    assert tilt([0.5, 0.5], [1e308, -1e308], 1.0).pi.tolist() == [1.0, 0.0]
+    weighted = importance_sample(np.full(4, 0.25), [1e300, -1e308, 0.0, 0.0], 1e-5, 50, 0)
+    assert set(weighted.samples[weighted.weights > 0.0].tolist()) == {0}
+    assert weighted.ess == pytest.approx((weighted.samples == 0).sum())
+    with pytest.raises(ValueError, match="importance_sample: r must be rewards whose largest"):
+        importance_sample(np.full(4, 0.25), [1e308, -1e308, 0.0, 0.0], 1e-5, 50, 0)
+    unit = project_softmax([0.2, 0.5, 0.3], [[0.0], [1.0], [2.0]], "reverse")
+    huge = project_softmax([0.2, 0.5, 0.3], [[0.0], [1e200], [2e200]], "reverse")
+    assert huge.pi == pytest.approx(unit.pi, abs=1e-9)

@@ -25,6 +25,7 @@ from mdpsim.memory import empty
 from mdpsim.rng import as_generator
 
 MAX_RESPONSES = 2**24
+MAX_EVALUATIONS = 200_000
 
 
 class Softmax(NamedTuple):
@@ -132,8 +133,12 @@ def natural_gradient(policy: Softmax, theta: ArrayLike, objective: Objective) ->
     """
     if not isinstance(policy, Softmax):
         fail("natural_gradient", "policy", "be a Softmax", type(policy).__name__)
-    signal = _signal("natural_gradient", objective, policy.log_pi(_theta("natural_gradient", policy, theta)))
-    return signal - signal.mean()
+    with np.errstate(over="ignore", invalid="ignore"):
+        signal = _signal("natural_gradient", objective, policy.log_pi(_theta("natural_gradient", policy, theta)))
+        step = signal - signal.mean()
+    if not np.isfinite(step).all():
+        fail("natural_gradient", "theta", "be a policy at which the objective's signal is finite", "an infinite one")
+    return step
 
 
 def sampled_gradient(
@@ -201,7 +206,10 @@ def ascend(
         step = lambda t: natural_gradient(soft, t, objective)  # noqa: E731
     times, thetas = [0.0], [x.copy()]
     for k in range(1, count + 1):
-        x = x + size * step(x)
+        with np.errstate(over="ignore", invalid="ignore"):
+            x = x + size * step(x)
+        if not np.isfinite(x).all():
+            fail("ascend", "eta", "keep the parameters within float64", f"{size:g}: they leave it at step {k}")
         if k % gap == 0 or k == count:
             times.append(size * k)
             thetas.append(x.copy())
@@ -218,7 +226,7 @@ def flow(policy: Policy, theta: ArrayLike, objective: Objective, times: ArrayLik
     Cost: O(K) an evaluation, some thousands of them for t up to 1e9 (LSODA's stiff steps add O(n^2) memory: n to about 1000).
     Raises:
         ValueError: naming the argument, what was wanted and what came.
-        RuntimeError: the integrator gave up; it says where.
+        RuntimeError: the integrator gave up, or took more than 200 000 evaluations (rewards of 1e300).
     """
     from scipy.integrate import solve_ivp  # slow to import: at the first call
 
@@ -229,7 +237,13 @@ def flow(policy: Policy, theta: ArrayLike, objective: Objective, times: ArrayLik
     accuracy = as_real("flow", "rtol", rtol, 1e-13, 1e-3)
     s = np.log1p(t)
 
+    evaluations = 0
+
     def slope(now: float, y: FloatArray) -> FloatArray:
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations > MAX_EVALUATIONS or not np.isfinite(y).all():
+            raise RuntimeError(f"flow: no end after {evaluations} evaluations, at t = {np.expm1(now):.6g}")
         return np.exp(now) * exact_gradient(policy, y, objective)
 
     if s[-1] == 0.0:
@@ -281,6 +295,8 @@ def _theta(where: str, policy: Policy, theta: ArrayLike) -> FloatArray:
 
 
 def _signal(where: str, objective: Objective, log_pi: FloatArray) -> FloatArray:
+    if not callable(getattr(objective, "signal", None)):
+        fail(where, "objective", "be an objective: Reward, KLReward, .., or anything with signal and value", repr(objective))
     signal = objective.signal(log_pi)
     if signal.shape != log_pi.shape:
         fail(where, "objective", f"be about K = {log_pi.size} responses", signal.size)

@@ -113,8 +113,10 @@ class Distribution:
 
     def __init__(self, target: ArrayLike, *, pi0: ArrayLike | None = None) -> None:
         weights = as_floats("Distribution", "target", target, "K", (None,))
-        if weights.min() < 0.0 or not 0.0 < weights.sum() < np.inf:
-            fail("Distribution", "target", "be nonnegative with a positive, finite sum", f"sum {weights.sum():.6g}")
+        with np.errstate(over="ignore"):
+            total = float(weights.sum())
+        if weights.min() < 0.0 or not 0.0 < total < np.inf:
+            fail("Distribution", "target", "be nonnegative with a positive, finite sum", f"sum {total:.6g}")
         if pi0 is not None:
             outside = (weights > 0.0) & (as_simplex("Distribution", "pi0", pi0, "K", (weights.size,)) == 0.0)
             if outside.any():

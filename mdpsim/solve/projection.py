@@ -87,7 +87,7 @@ def project_softmax(
         restarts, rng: normal starts of the reverse projection, besides theta = 0.
     Returns:
         Projection: pi [K], kl, residual (forward: largest moment gap; reverse: largest entry of the gradient), found.
-    Cost: O(K m^2) a Newton step (forward); BFGS from each start (reverse).
+    Cost: O(K m^2) a Newton step (forward); BFGS from each start (reverse; features in units of their range).
     Raises:
         ValueError: naming the argument; moments of p that the class reaches in the limit only; zeros of p (reverse).
     """
@@ -109,7 +109,9 @@ def _reverse_softmax(law: FloatArray, f: FloatArray, root: FloatArray, restarts:
     from scipy import optimize, special  # a quarter of a second: at the first call
 
     on = root > 0.0
-    g, log_root, log_p = f[on], np.log(root[on]), np.log(law[on])
+    low, high = f[on].min(axis=0), f[on].max(axis=0)
+    g = (f[on] - low) / np.where(high > low, high - low, 1.0)  # the same class; a unit for theta
+    log_root, log_p = np.log(root[on]), np.log(law[on])
 
     def loss(theta: FloatArray) -> tuple[float, FloatArray]:
         log_q = special.log_softmax(log_root + g @ theta)

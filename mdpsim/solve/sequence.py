@@ -102,8 +102,8 @@ def tilt(pi0: ArrayLike, r: ArrayLike, beta: float) -> Posterior:
     if not bellman.soft_induction(P, shaped, frozen(ref.reshape(1, 1, -1).copy()), weight, V, Q, pi):
         fail("tilt", "r", "be rewards that stay within float64", "values that overflow")
     log_mass, best = 0.0 if full else float(np.log(mass)), float(V[0, 0])
-    with np.errstate(divide="ignore"):
-        log_pi = np.log(ref) + (shaped[0, 0] - best) / weight
+    with np.errstate(divide="ignore", over="ignore"):  # below e^-1e308 a logarithm is -inf too
+        log_pi = np.log(ref) + np.where(ref > 0.0, shaped[0, 0] - best, 0.0) / weight
     log_Z = best / weight + log_mass
     return Posterior(frozen(pi[0, 0]), frozen(log_pi), log_Z, best if full else best + weight * log_mass)
 
@@ -259,13 +259,16 @@ def importance_sample(pi0: ArrayLike, r: ArrayLike, beta: float, n: int, rng: np
     weight = _positive_beta(where, beta)
     rewards, allowed = _rewards(where, r, prior.size)
     x = _edges(prior).searchsorted(as_generator(where, rng).random(as_count(where, "n", n)), side="right")
-    logs = np.where(allowed, rewards / weight, -np.inf)[x]
-    top = float(logs.max())
-    if top == -np.inf:
+    if not allowed[x].any():
         fail(where, "r", "allow a response among the n that were drawn", "only forbidden ones: all weights are zero")
-    raw = np.exp(logs - top)
+    top = float(rewards[x[allowed[x]]].max())
+    with np.errstate(over="ignore"):
+        raw = np.where(allowed[x], np.exp(np.minimum(rewards[x] - top, 0.0) / weight), 0.0)
+    log_Z = top / weight + float(np.log(raw.mean()))
+    if not np.isfinite(log_Z):
+        fail(where, "r", "be rewards whose largest, divided by beta, stays within float64", f"{top:.6g} / {weight:.6g}")
     weights = raw / raw.sum()
-    return Weighted(frozen(x), frozen(weights), float(1.0 / (weights @ weights)), top + float(np.log(raw.mean())))
+    return Weighted(frozen(x), frozen(weights), float(1.0 / (weights @ weights)), log_Z)
 
 
 def _positive_beta(where: str, beta: float) -> float:
