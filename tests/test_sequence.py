@@ -272,3 +272,13 @@ def test_extremes_leave_no_nan():
     unit = project_softmax([0.2, 0.5, 0.3], [[0.0], [1.0], [2.0]], "reverse")
     huge = project_softmax([0.2, 0.5, 0.3], [[0.0], [1e200], [2e200]], "reverse")
     assert huge.pi == pytest.approx(unit.pi, abs=1e-9)
+
+
+def test_rare_acceptance_is_counted_across_blocks():
+    """At Z = 1e-6 a dozen blocks are drawn: 2 Z times the proposals of n draws is about chi-square with 2 n degrees."""
+    n, Z = 20, 1e-6
+    found = rejection_sample([1.0 - Z, Z], [0.0, 1.0], n, SEED)
+    assert found.draws.min() >= 1
+    assert stats.chi2.sf(2 * Z * found.draws.sum(), 2 * n) > ALPHA / 2
+    assert stats.chi2.cdf(2 * Z * found.draws.sum(), 2 * n) > ALPHA / 2
+    assert (found.samples == 1).all()

@@ -7,6 +7,7 @@ Setting: a finite response space X with |X| = K, a prior (reference) pi_0 > 0, a
 X is the action set of a one-state, one-stage MDP, or the leaves of a token tree, so that everything is computed by the
 package's exact solvers.
 Each file holds claims that share a derivation: ``posterior`` (what J and its maximiser are), ``gradient``, ``token_level``,
-``temperature`` (beta -> 0), ``collapse`` and ``vanilla`` (what happens without the KL term, by the natural and the plain gradient),
-``divergences`` (forward against reverse), ``binary`` (constraints) and ``entropy`` (a bonus in the place of the KL term).
+``temperature`` (beta -> 0), ``collapse`` and ``vanilla`` (what happens without the KL term, by the natural and the plain
+gradient), ``divergences`` (forward against reverse), ``binary`` (constraints) and ``entropy`` (a bonus in the place of the KL
+term).
 """
