@@ -157,7 +157,7 @@ def test_reciprocals_that_overflow_are_not_taken(denormal):
     """A reference of 1e-310 on the best action, and weights below 1e-300: the policies are those of solve_soft, without NaN."""
     mdp = mdpsim.MDP(np.full((1, 2, 2, 2), 0.5), np.array([[[1.0, 0.0], [0.5, 0.0]]]), [0.5, 0.5], horizon=3)
     ref = np.tile([0.5, 0.5] if denormal else [1e-310, 1.0], (3, 2, 1))
-    betas = np.array([1e-305, 3e-306, 2e-304, 1e-303]) if denormal else np.array([1e-4, 2e-4, 1e-5, 1e-3])
+    betas = np.array([1e-310, 3e-306, 2e-304, 1e-303]) if denormal else np.array([1e-4, 2e-4, 1e-5, 1e-3])
     with np.errstate(all="raise", under="ignore"):
         found = mdpsim.solve_soft_batch(mdp, ref, betas)
     for b, beta in enumerate(betas):
