@@ -75,13 +75,13 @@ binary_posterior = Claim(
     twins=(
         Twin(
             "uniform-posterior", r"The posterior is uniform on $b = 1$.",
-            r"the largest of the satisfying responses has most of the mass: a Kolmogorov distance above $0.25$",
+            r"the largest of the satisfying responses has most of the mass: a Kolmogorov distance of about $0.25$",
             rule=Limit(law=("uniform", 1.0), margin=0.1, of="uniform_on_b"),
             grid={preset: product(family=("peaked",), n_responses=(40,), n_good=(12,)) for preset in PRESETS},
         ),
         Twin(
             "acceptance-root-z", r"The number of proposals has mean $1/\sqrt{Z}$.",
-            r"$v$ close to $1$ at a mean of $1/Z$: a Kolmogorov distance above $0.25$",
+            r"$v$ close to $1$ at a mean of $1/Z$: a Kolmogorov distance of $0.2$ to $0.45$",
             rule=Limit(law=("uniform", 1.0), margin=0.1, of="root_z"),
         ),
     ),
