@@ -107,3 +107,15 @@ def test_a_solution_survives_the_solves_after_it():
     where = {address(others[-1].Q), address(others[-1].pi)}
     del others[-1]
     assert address(solve_soft(mdp, ref, 0.3).Q) in where
+
+
+@pytest.mark.parametrize("size", [3, BIG, memory.WHOLE // 8, memory.WHOLE // 8 + 1])
+def test_zeros_are_zero_in_a_block_that_was_used(size):
+    used = memory.empty(size)
+    used[:] = 7.0
+    where = address(used)
+    del used
+    found = memory.zeros(size)
+    assert not found.any()
+    assert (found.shape, found.dtype) == ((size,), float)
+    assert address(found) == where or not memory.SMALL <= 8 * size <= memory.WHOLE

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
 from mdpsim.kernels import rollout
 from mdpsim.mdp.forms import AnyMDP, Form, form
-from mdpsim.memory import empty
+from mdpsim.memory import empty, zeros
 from mdpsim.rng import as_generator
 
 MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
@@ -149,9 +149,7 @@ def roll(model: Form, policy: FloatArray, n: int, key: np.ndarray, starts: IntAr
         states[:, 0], mu0 = starts, mu0[:0]
     work = []
     for p in model.rows:
-        guide = empty((*p.shape[:-1], rollout.guide_width(p.shape[-1])), np.int32)
-        guide[...] = 0
-        work += [empty(p.shape), guide]
+        work += [empty(p.shape), zeros((*p.shape[:-1], rollout.guide_width(p.shape[-1])), np.int32)]
     model.roll.roll_episodes(*model.dynamics, model.reward, policy, mu0, *key, *work, states, actions, rewards)
     return Trajectories(frozen(states), frozen(actions), frozen(rewards), S=n_states, A=n_actions)
 
