@@ -48,6 +48,7 @@ class Trajectories:
     def __init__(self, states: ArrayLike, actions: ArrayLike, rewards: ArrayLike, *, S: int, A: int) -> None:
         n_states = as_count("Trajectories", "S", S)
         n_actions = as_count("Trajectories", "A", A)
+        _check_lengths(actions)
         a = as_integers("Trajectories", "actions", actions, "N H", (None, None), n_actions)
         n, horizon = a.shape
         s = as_integers("Trajectories", "states", states, "N H+1", (n, horizon + 1), n_states)
@@ -67,6 +68,18 @@ class Trajectories:
 
     def __repr__(self) -> str:
         return f"Trajectories(n={self.n}, H={self.H}, S={self.S}, A={self.A})"
+
+
+def _check_lengths(actions: ArrayLike) -> None:
+    """Episodes of different lengths are refused with what to do about them."""
+    if isinstance(actions, list | tuple):
+        lengths = {len(row) for row in actions if isinstance(row, list | tuple | np.ndarray)}
+        if len(lengths) > 1:
+            fail(
+                "Trajectories", "actions",
+                "be of one length H in every episode (let those that end early stay in an absorbing state, reward 0)",
+                f"lengths from {min(lengths)} to {max(lengths)}",
+            )
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mdpsim.claims.claim import Claim, Point, Twin, geometric, per_seed, product
-from mdpsim.claims.rules import Mean, Rate
+from mdpsim.claims.claim import PRESETS, Claim, Point, Twin, geometric, per_seed, product
+from mdpsim.claims.rules import HighProb, Mean, Rate
 from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import sample_counts
 from mdpsim.mdp import families
-from mdpsim.papers.tiapkin2023.bounds import EXPERTS, FAMILIES, PAPER, paper_bound, random_instance, sharp_bound
+from mdpsim.papers.tiapkin2023.bounds import DELTA, EXPERTS, FAMILIES, PAPER, paper_bound, random_instance, sharp_bound
 from mdpsim.solve.exact import occupancy, trajectory_kl
 
 
@@ -35,12 +35,25 @@ def measure_noisy_cloning(point: Point, rng: np.random.Generator) -> Mapping[str
     return _clone(point, rng, noise=0.05)
 
 
-def _clone(point: Point, rng: np.random.Generator, noise: float) -> dict[str, float]:
+@per_seed
+def measure_tail(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
+    """measure_cloning with ``markov_bound``, (2) over delta = 0.1: by Markov's inequality a bound with probability 0.9."""
+    seen = _clone(point, rng, noise=0.0)
+    return seen | {"markov_bound": seen["sharp_bound"] / DELTA}
+
+
+@per_seed
+def measure_unsmoothed(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
+    """The twin's false algorithm: maximum likelihood, whose divergence is infinite where an action was not seen."""
+    return _clone(point, rng, noise=0.0, smoothing=0.0)
+
+
+def _clone(point: Point, rng: np.random.Generator, noise: float, smoothing: float = 1.0) -> dict[str, float]:
     mdp, n_demos = random_instance(point["family"], rng), point["n_demos"]
     kind = families.random_deterministic_policy if point["expert"] == "deterministic" else families.random_policy
     expert = kind(H=mdp.H, S=mdp.S, A=mdp.A, rng=rng)
     shown = (1 - noise) * expert + noise / mdp.A
-    clone = fit_bc(sample_counts(mdp, shown, n_demos, rng))
+    clone = fit_bc(sample_counts(mdp, shown, n_demos, rng), smoothing=smoothing)
     sharp = sharp_bound(occupancy(mdp, expert), mdp.A, n_demos)
     return {
         "kl": trajectory_kl(mdp, expert, clone),
@@ -78,8 +91,44 @@ bc_sharp_mean = Claim(
             r"a factor of 2: the mean over this bound tends to $2$ as $N$ grows, for a deterministic expert",
             rule=Mean(bound="sharp_halved", margin=0.01, of="kl"),
         ),
+        Twin(
+            "maximum-likelihood", "The same without smoothing: the frequencies of what was seen.",
+            r"the divergence is infinite in most runs at $N = 30$, interior expert",
+            measure=measure_unsmoothed,
+            grid={preset: product(family=FAMILIES, expert=("interior",), n_demos=(30,)) for preset in PRESETS},
+            seeds=dict.fromkeys(PRESETS, 100),
+        ),
     ),
     seeds={"smoke": 100, "quick": 400, "paper": 4000, "full": 40000},
+    draws=("family", "expert"),
+    tags=("cloning", "random-instances"),
+)
+
+bc_sharp_tail = Claim(
+    id="tiapkin2023/bc-sharp-tail",
+    statement=(
+        r"With $N$ demonstrations of any expert, with probability at least $1-\delta$, add-one behaviour cloning has "
+        rf"$\mathrm{{KL}}_{{\mathrm{{traj}}}}(\pi_E\,\|\,\pi_{{\mathrm{{BC}}}}) \le \frac1\delta {_SHARP}$ ($\delta = 0.1$)."
+    ),
+    origin="derived",
+    cites=(PAPER.at("Corollary 1, sharpened"),),
+    grid={
+        "smoke": product(family=FAMILIES, expert=EXPERTS, n_demos=(30, 1000)),
+        "quick": product(family=FAMILIES, expert=EXPERTS, n_demos=(30, 1000)),
+        "paper": product(family=FAMILIES, expert=EXPERTS, n_demos=(3, 30, 300, 3000)),
+        "full": product(family=FAMILIES, expert=EXPERTS, n_demos=(1, 3, 30, 300, 3000)),
+    },
+    measure=measure_tail,
+    rule=HighProb(bound="markov_bound", delta=DELTA, of="kl"),
+    twins=(
+        Twin(
+            "the-mean-as-a-quantile", r"The same without $1/\delta$: the bound on the mean, with probability $1-\delta$.",
+            "a deterministic expert's divergence exceeds its mean with probability above 0.3, not 0.1",
+            rule=HighProb(bound="sharp_bound", delta=DELTA, of="kl"),
+            grid={preset: product(family=FAMILIES, expert=("deterministic",), n_demos=(1000,)) for preset in PRESETS},
+        ),
+    ),
+    seeds={"smoke": 100, "quick": 200, "paper": 2000, "full": 20_000},
     draws=("family", "expert"),
     tags=("cloning", "random-instances"),
 )

@@ -60,7 +60,7 @@ def _sizes(grid: Mapping[str, tuple[int, ...]], **more: tuple[str, ...]) -> tupl
 
 _BOTH = ("deterministic", "interior")
 _TABULAR = {
-    "smoke": {"S": (2, 4, 8), "A": (2, 4, 8), "H": (2, 4, 8)},
+    "smoke": {"S": (2, 6, 18), "A": (2, 6, 18), "H": (2, 6, 18)},
     "quick": {"S": (2, 4, 8, 16), "A": (2, 4, 8, 16), "H": (2, 4, 8, 16)},
     "paper": {"S": (2, 4, 8, 16, 32), "A": (2, 4, 8, 16, 32), "H": (1, 2, 4, 8, 16, 32)},
     "full": {"S": (2, 4, 8, 16, 32, 64), "A": (2, 4, 8, 16, 32), "H": (1, 2, 4, 8, 16, 32, 64)},
@@ -88,12 +88,12 @@ bc_scaling = Claim(
             rule=Rate(axis="size", bound="with_a", margin=0.1, of="kl"), grid=_ACTIONS,
         ),
     ),
-    seeds={"smoke": 60, "quick": 100, "paper": 1000, "full": 10_000},
+    seeds={"smoke": 160, "quick": 300, "paper": 3000, "full": 30_000},
     tags=("cloning", "rate", "random-instances"),
 )
 
 _LINEAR = {
-    "smoke": {"d": (2, 4, 8), "H": (1, 2, 4), "S": (5, 10, 20)},
+    "smoke": {"d": (2, 6, 18), "H": (1, 3, 9), "S": (5, 15, 45)},
     "quick": {"d": (2, 4, 8, 16), "H": (1, 2, 4, 8), "S": (5, 10, 20, 40)},
     "paper": {"d": (1, 2, 4, 8, 16, 24), "H": (1, 2, 4, 8, 16), "S": (5, 10, 20, 40, 80)},
     "full": {"d": (1, 2, 4, 8, 16, 24), "H": (1, 2, 4, 8, 16, 32), "S": (5, 10, 20, 40, 80, 160)},
@@ -116,6 +116,6 @@ bc_linear_scaling = Claim(
             rule=Rate(axis="size", bound="tabular", margin=0.15, of="kl"),
         ),
     ),
-    seeds={"smoke": 100, "quick": 120, "paper": 1200, "full": 12_000},
+    seeds={"smoke": 200, "quick": 300, "paper": 3000, "full": 30_000},
     tags=("cloning", "linear", "rate", "random-instances"),
 )
