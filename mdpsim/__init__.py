@@ -10,8 +10,9 @@ from mdpsim.align.objectives import Distribution, EntropyReward, KLReward, Rewar
 from mdpsim.claims.claim import Claim, Paper, Point, Twin, geometric, per_seed, product
 from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Mean, Order, Rate
 from mdpsim.claims.run import MeasureError, run
-from mdpsim.estimate.cloning import fit_bc
+from mdpsim.estimate.cloning import CloningFit, FiniteFit, fit_bc, fit_bc_finite, fit_bc_linear
 from mdpsim.estimate.data import Counts, Trajectories, sample, sample_counts
+from mdpsim.estimate.experts import epsilon_greedy_expert, optimal_expert, random_expert, soft_expert, suboptimal_expert
 from mdpsim.estimate.files import load, save
 from mdpsim.estimate.preferences import Preferences, sample_preferences
 from mdpsim.mdp.discounted import DiscountedMDP
@@ -36,13 +37,15 @@ from mdpsim.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
-    "MDP", "Claim", "Counts", "DiscountedMDP", "DiscountedSolution", "DiscountedValue", "Distribution", "EntropyReward",
-    "HighProb", "Identity", "Inequality", "KLReward", "Limit", "LinearMDP", "Mean", "MeasureError", "Order", "Paper",
-    "Point", "Preferences", "Rate", "Reward", "Softmax", "Solution", "Store", "Successors", "TokenMDP", "TokenSoftmax",
-    "Trajectories", "Twin", "Value", "Verdict", "all_claims", "ascend", "condition", "elbo", "evaluate",
-    "evaluate_discounted", "exact_gradient", "fit_bc", "fit_moments", "flow", "from_gymnasium", "from_matrices",
-    "generator", "geometric", "get_claim", "importance_sample", "judge", "kl", "load", "load_claims", "natural_gradient",
-    "occupancy", "per_seed", "product", "project_markov", "project_softmax", "rejection_sample", "run", "sample",
-    "sample_counts", "sample_preferences", "sampled_gradient", "save", "solve_discounted", "solve_hard", "solve_soft",
-    "solve_soft_batch", "solve_soft_many", "tilt", "to_gymnasium", "trajectory_kl", "verify",
+    "MDP", "Claim", "CloningFit", "Counts", "DiscountedMDP", "DiscountedSolution", "DiscountedValue", "Distribution",
+    "EntropyReward", "FiniteFit", "HighProb", "Identity", "Inequality", "KLReward", "Limit", "LinearMDP", "Mean",
+    "MeasureError", "Order", "Paper", "Point", "Preferences", "Rate", "Reward", "Softmax", "Solution", "Store",
+    "Successors", "TokenMDP", "TokenSoftmax", "Trajectories", "Twin", "Value", "Verdict", "all_claims", "ascend",
+    "condition", "elbo", "epsilon_greedy_expert", "evaluate", "evaluate_discounted", "exact_gradient", "fit_bc",
+    "fit_bc_finite", "fit_bc_linear", "fit_moments", "flow", "from_gymnasium", "from_matrices", "generator", "geometric",
+    "get_claim", "importance_sample", "judge", "kl", "load", "load_claims", "natural_gradient", "occupancy",
+    "optimal_expert", "per_seed", "product", "project_markov", "project_softmax", "random_expert", "rejection_sample",
+    "run", "sample", "sample_counts", "sample_preferences", "sampled_gradient", "save", "soft_expert", "solve_discounted",
+    "solve_hard", "solve_soft", "solve_soft_batch", "solve_soft_many", "suboptimal_expert", "tilt", "to_gymnasium",
+    "trajectory_kl", "verify",
 ]
