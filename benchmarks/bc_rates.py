@@ -125,8 +125,8 @@ def value_gaps(chosen: argparse.Namespace):  # type: ignore[no-untyped-def]
 def slack() -> str:
     """How far the bounds are from what is measured, around S = 5, A = 3, H = 4, N = 1000, one size at a time."""
     base = {"N": 1000, "S": 5, "A": 3, "H": 4}
-    settings = [base] + [base | {axis: v} for axis, values in
-                         {"N": (30, 10_000, 100_000), "S": (3, 10, 20), "A": (2, 6, 12), "H": (2, 8, 16)}.items() for v in values]
+    others = {"N": (30, 10_000, 100_000), "S": (3, 10, 20), "A": (2, 6, 12), "H": (2, 8, 16)}
+    settings = [base] + [base | {axis: v} for axis, values in others.items() for v in values]
     rows = []
     for sizes in settings:
         shape, cells = {k: sizes[k] for k in "SAH"}, []

@@ -55,7 +55,8 @@ def main() -> None:
             (handles[f"N = {n}"],) = left.loglog(BETAS, loss.mean(axis=0), color=colour, marker=marker, markevery=4)
             (dashed,) = left.loglog(BETAS, bound.mean(axis=0), color=colour, linestyle="--")
             right.semilogx(BETAS, (loss / bound).max(axis=0), color=colour, marker=marker, markevery=4)
-            rows.append((n, f"{cloning:.4f}", f"{loss[:, 0].mean():.2e}", f"{loss[:, -1].mean():.4f}", f"{(loss / bound).max():.3f}"))
+            ends = f"{loss[:, 0].mean():.2e}", f"{loss[:, -1].mean():.4f}"
+            rows.append((n, f"{cloning:.4f}", *ends, f"{(loss / bound).max():.3f}"))
         handles[r"bound $\varepsilon_E + \beta\,\mathrm{KL}$ (dashed)"] = dashed
         handles[r"the expert's own loss $\varepsilon_E$"] = left.axhline(EPS_EXPERT, color=NOTE, linestyle=":")
         left.set(xlabel=r"$\beta$", ylabel=r"$V^* - V^{\pi}$")

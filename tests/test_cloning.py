@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from mdpsim.estimate.cloning import fit_bc
-from mdpsim.estimate.data import Counts, count, sample, sample_counts
+from mdpsim.estimate.data import Counts, Trajectories, count, sample, sample_counts
 from mdpsim.mdp.families import random_deterministic_policy, random_mdp, random_policy
 from mdpsim.rng import generator
 from mdpsim.solve.exact import occupancy, trajectory_kl
@@ -88,6 +88,27 @@ def test_add_one_is_the_bayes_rule():
             values.append(trajectory_kl(mdp, expert, fit_bc(demos, smoothing=smoothing)))
     for other in (0.5, 2.0):
         assert stats.ttest_rel(kl[other], kl[1.0], alternative="greater").pvalue < ALPHA
+
+
+def test_maximum_likelihood_has_infinite_divergence_and_says_so():
+    """An action of the expert that was not seen: inf, neither hidden nor a number."""
+    mdp, expert = random_mdp(**SIZES, rng=1), random_policy(**SIZES, rng=2)
+    assert trajectory_kl(mdp, expert, fit_bc(sample_counts(mdp, expert, 5, 3), smoothing=0)) == np.inf
+
+
+def test_episodes_of_different_lengths_are_refused_with_what_to_do():
+    with pytest.raises(ValueError, match=r"actions must be of one length H .* absorbing state.*; got lengths from 1 to 2"):
+        Trajectories([[0, 1, 0], [0, 1]], [[0, 1], [0]], [[0, 0], [0]], S=2, A=2)
+
+
+@pytest.mark.parametrize(("states", "actions", "message"), [
+    ([[0, 5]], [[0]], r"states must have entries in \[0, 2\); got 5"),
+    ([[0, 1]], [[2]], r"actions must have entries in \[0, 2\)"),
+    (np.zeros((0, 2), int), np.zeros((0, 1), int), r"actions must have shape .* got \(0, 1\)"),
+])
+def test_demonstrations_out_of_range_or_none_are_refused(states, actions, message):
+    with pytest.raises(ValueError, match=message):
+        Trajectories(states, actions, np.zeros((len(actions), 1)), S=2, A=2)
 
 
 DEMOS = Counts(np.array([[[3, 0], [1, 0]]]), 4)

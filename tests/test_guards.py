@@ -71,6 +71,20 @@ TABLE: dict[str, Row] = {
     "sample_counts": (mdpsim.sample_counts, {"mdp": MODEL, "pi": PI, "n": 3, "rng": 0},
                       {"mdp": "record", "pi": "simplex", "n": "count", "rng": "rng"}),
     "fit_bc": (mdpsim.fit_bc, {"demos": COUNTS, "smoothing": 1.0}, {"demos": "record", "smoothing": "real"}),
+    "fit_bc_linear": (
+        mdpsim.fit_bc_linear, {"demos": COUNTS, "phi": PHI, "kappa": 0.1, "ridge": 0.0, "start": np.zeros((H, 2))},
+        {"demos": "record", "ridge": "real"},  # the others: test_cloning_classes.py
+    ),
+    "fit_bc_finite": (mdpsim.fit_bc_finite, {"demos": COUNTS, "policies": PI[None]},
+                      {"demos": "record", "policies": "simplex"}),
+    "optimal_expert": (mdpsim.optimal_expert, {"mdp": MODEL}, {"mdp": "record"}),
+    "soft_expert": (mdpsim.soft_expert, {"mdp": MODEL, "beta": 0.5, "pi_ref": PI},
+                    {"mdp": "record", "beta": "beta"}),
+    "epsilon_greedy_expert": (mdpsim.epsilon_greedy_expert, {"mdp": MODEL, "epsilon": 0.1},
+                              {"mdp": "record", "epsilon": "real"}),
+    "random_expert": (mdpsim.random_expert, SIZES | {"support": 1, "rng": 0, "least": 0.0},
+                      {"S": "count", "A": "count", "H": "count", "support": "count", "rng": "rng", "least": "real"}),
+    "suboptimal_expert": (mdpsim.suboptimal_expert, {"mdp": MODEL, "eps": 0.1}, {"mdp": "record", "eps": "real"}),
     "Trajectories": (Trajectories, {"states": STATES, "actions": ACTIONS, "rewards": np.zeros((N, H)), "S": S, "A": A},
                      {"states": "integers", "actions": "integers", "rewards": "floats", "S": "count", "A": "count"}),
     "Counts": (Counts, {"visits": COUNTS.visits, "n": 10}, {"visits": "integers", "n": "count"}),
@@ -114,6 +128,7 @@ ELSEWHERE = {
     "product", "per_seed", "all_claims",
     "judge", "Solution", "Value", "DiscountedSolution", "DiscountedValue", "Verdict", "MeasureError",
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
+    "CloningFit", "FiniteFit",
     "TokenMDP",  # test_token.py
     "solve_soft_batch", "solve_soft_many",  # test_batch.py
     "Preferences", "save", "load",  # test_preferences.py, test_files.py

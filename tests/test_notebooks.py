@@ -21,7 +21,7 @@ nbformat = pytest.importorskip("nbformat", reason="needs nbformat (extra [test] 
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient (extra [test] or [notebooks])")
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim", "03_distribution_collapse")
+NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim", "03_distribution_collapse", "04_demonstrations")
 # nbclient's own event loop and sockets, closed when the interpreter ends
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),

@@ -88,4 +88,6 @@ def test_the_readmes_picture_is_of_the_present_claim(root: Path) -> None:
     assert sidecar["rev"] == claim.rev
     assert f"`{claim.id}` at the preset {sidecar['preset']}, seed {sidecar['seed']}" in text
     assert sidecar["status"] == "supported"
-    assert (root / "benchmarks" / f"{picture.stem}.py").exists()
+    script = re.findall(r"`python (benchmarks/\w+\.py)`, figure `(\w+)`", text)[0]
+    assert script[1] == picture.stem
+    assert f'"{claim.id.split("/")[1]}"' in (root / script[0]).read_text()

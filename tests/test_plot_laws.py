@@ -9,6 +9,8 @@ from scipy import stats
 from mdpsim import Claim, Limit, Mean, Paper, Twin, judge, per_seed, product, run
 from mdpsim.plots import claim_figure
 from mdpsim.plots.laws import law_plot
+from mdpsim.plots.quantiles import qq_figure
+from mdpsim.rng import generator
 
 PAPER = Paper(key="law", authors="Nobody", title="t", venue="v", year=2026)
 
@@ -72,3 +74,24 @@ def test_only_laws_are_drawn_so(drawn):
     )
     with pytest.raises(TypeError, match="law_plot: claim must have a Limit rule with a law; got law/chi-square"):
         law_plot(other, records, verdict)
+
+
+def test_quantile_plots_show_the_order_statistics_and_a_band_that_holds_them() -> None:
+    """A sample of the law lies in the band nearly everywhere; one of another law leaves it."""
+    rng = generator(0)
+    right, wrong = rng.standard_normal(1000), 1.5 * rng.standard_normal(1000)
+    figure = qq_figure({"right": (right, stats.norm.ppf), "wrong": (wrong, stats.norm.ppf)})
+    shares = []
+    for ax, sample in zip(figure.axes, (right, wrong), strict=True):
+        x, y = ax.lines[0].get_data()
+        assert np.isin(y, sample).all()
+        assert x == pytest.approx(stats.norm.ppf((np.sort(sample).searchsorted(y) + 0.5) / 1000), abs=1e-12)
+        rank = np.sort(sample).searchsorted(y) + 1
+        low, high = (stats.norm.ppf(stats.beta.ppf(p, rank, 1001 - rank)) for p in (0.005, 0.995))
+        shares.append(((low <= y) & (y <= high)).mean())
+    assert shares[0] > 0.95
+    assert shares[1] < 0.5
+    with pytest.raises(ValueError, match="qq_figure: panels must hold one to four samples; got 0"):
+        qq_figure({})
+    with pytest.raises(ValueError, match="qq_figure: panels\\['x'\\] must be finite"):
+        qq_figure({"x": ([1.0, np.nan], stats.norm.ppf)})

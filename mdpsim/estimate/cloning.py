@@ -165,7 +165,8 @@ def _fit_stage(centred: FloatArray, share: FloatArray, ridge: float, start: Floa
     z, hessian, info = np.zeros(k), np.zeros((k, k)), np.empty(4)
     white = np.ascontiguousarray(x @ whiten)
     loglinear.newton(
-        frozen(white), frozen(n), frozen(ridge / sigma**2), frozen(sigma * (axes @ start)), GRADIENT, MAX_STEPS, z, hessian, info,
+        frozen(white), frozen(n), frozen(ridge / sigma**2), frozen(sigma * (axes @ start)), GRADIENT, MAX_STEPS,
+        z, hessian, info,
     )
     symmetric = np.tril(hessian) + np.tril(hessian, -1).T
     cov = whiten @ np.linalg.pinv(symmetric, rcond=1e-15, hermitian=True) @ whiten.T
@@ -219,5 +220,6 @@ def fit_bc_finite(demos: Trajectories | Counts, policies: ArrayLike) -> FiniteFi
         log_likelihood = (np.log(members.reshape(len(members), -1)[:, seen]) * visits.ravel()[seen]).sum(axis=-1)
     index = int(log_likelihood.argmax())
     if log_likelihood[index] == -np.inf:
-        fail("fit_bc_finite", "policies", "hold a member under which the demonstrations are possible", f"none of {len(members)}")
+        wanted = "hold a member under which the demonstrations are possible"
+        fail("fit_bc_finite", "policies", wanted, f"none of {len(members)}")
     return FiniteFit(frozen(members[index].copy()), index, frozen(log_likelihood))

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq
 
 from mdpsim.arrays import FloatArray, as_count, as_real, fail, frozen
 from mdpsim.mdp.families import Rng, uniform_policy
-from mdpsim.mdp.forms import AnyMDP
+from mdpsim.mdp.forms import AnyMDP, form
 from mdpsim.mdp.tabular import MDP
 from mdpsim.rng import as_generator
 from mdpsim.solve.exact import evaluate, solve_hard, solve_soft
@@ -25,18 +24,24 @@ from mdpsim.solve.exact import evaluate, solve_hard, solve_soft
 
 def optimal_expert(mdp: AnyMDP) -> FloatArray:
     """The deterministic optimal policy [H, S, A] that plays the first action of largest Q. Cost: one backward induction."""
+    return _greedy("optimal_expert", mdp)
+
+
+def _greedy(function: str, mdp: AnyMDP) -> FloatArray:
+    form(function, mdp)  # names the caller where mdp is none
     return frozen(np.eye(mdp.A)[solve_hard(mdp).Q.argmax(axis=-1)])
 
 
 def soft_expert(mdp: AnyMDP, *, beta: float, pi_ref: ArrayLike | None = None) -> FloatArray:
     """The maximiser [H, S, A] of V - beta KL_traj(. || pi_ref): temperature beta in [0, inf]; pi_ref None is uniform."""
-    return solve_soft(mdp, uniform_policy(mdp.H, mdp.S, mdp.A) if pi_ref is None else pi_ref, beta).pi
+    H, S, A = form("soft_expert", mdp).shape
+    return solve_soft(mdp, uniform_policy(H, S, A) if pi_ref is None else pi_ref, beta).pi
 
 
 def epsilon_greedy_expert(mdp: AnyMDP, *, epsilon: float) -> FloatArray:
     """(1 - epsilon) times the optimal expert plus epsilon / A: [H, S, A], epsilon in [0, 1]."""
     share = as_real("epsilon_greedy_expert", "epsilon", epsilon, 0.0, 1.0)
-    return frozen((1.0 - share) * optimal_expert(mdp) + share / mdp.A)
+    return frozen((1.0 - share) * _greedy("epsilon_greedy_expert", mdp) + share / mdp.A)
 
 
 def random_expert(*, H: int, S: int, A: int, support: int, rng: Rng, least: float = 0.0) -> FloatArray:
@@ -76,6 +81,8 @@ def suboptimal_expert(mdp: AnyMDP, *, eps: float) -> FloatArray:
     Raises:
         ValueError: eps beyond what any policy loses (the message gives the range); an MDP that is not tabular.
     """
+    from scipy.optimize import root_scalar  # slow to import
+
     if not isinstance(mdp, MDP):
         fail("suboptimal_expert", "mdp", "be an MDP (see to_tabular)", type(mdp).__name__)
     best = optimal_expert(mdp)
@@ -91,5 +98,5 @@ def suboptimal_expert(mdp: AnyMDP, *, eps: float) -> FloatArray:
 
     if wanted == 0.0:
         return best
-    weight = 1.0 if excess(1.0) <= 0.0 else float(brentq(excess, 0.0, 1.0, xtol=1e-15, rtol=1e-14))
+    weight = 1.0 if excess(1.0) <= 0.0 else float(root_scalar(excess, bracket=(0.0, 1.0), xtol=1e-15, method="brentq").root)
     return frozen((1.0 - weight) * best + weight * worst)

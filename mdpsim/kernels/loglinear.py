@@ -1,4 +1,5 @@
-"""Log-linear policies pi(a|s) = exp(x(s,a) . z) / sum_a': the likelihood of counts, its gradient and Hessian, and Newton's method.
+"""Log-linear policies pi(a|s) = exp(x(s,a) . z) / sum_a': the likelihood of counts, its gradient and Hessian, and Newton's
+method.
 
     f(z) = sum_{s,a} n(s,a) log pi_z(a|s) - sum_i rho_i z_i^2 / 2,     n >= 0 with sum 1
     grad f = sum_{s,a} [n(s,a) - n(s) pi(a|s)] x(s,a) - rho z

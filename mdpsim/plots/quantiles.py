@@ -21,8 +21,8 @@ MAX_POINTS = 300
 def qq_figure(panels: Mapping[str, tuple[ArrayLike, Quantiles]], label: str = "measured") -> Figure:
     """One panel a sample: its order statistics against the law's quantiles at (i - 1/2)/n, the line y = x, and a 99% band.
 
-    The band is pointwise: the i-th of n independent draws of a law lies at the quantile of a Beta(i, n-i+1) variable. Of more than
-    300 draws, 300 evenly spaced order statistics are drawn.
+    The band is pointwise: the i-th of n independent draws of a law lies at the quantile of a Beta(i, n-i+1) variable. Of more
+    than 300 draws, 300 evenly spaced order statistics are drawn.
 
     Args:
         panels: title -> (sample [n], the law's quantile function, which takes probabilities [k]).

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from mdpsim.claims.claim import Claim, Point
+from mdpsim.claims.claim import Claim, Point, Twin
 from mdpsim.claims.rules import Mean, Rate
 from mdpsim.plots import labels, series, style
 from mdpsim.plots.series import Curve
@@ -145,7 +145,7 @@ def _twins(
     for i, twin in enumerate(claim.twins):
         look: dict[str, Any] = {"color": style.TWINS[i % len(style.TWINS)], "gid": f"twin-{twin.name}"}
         rule, data = series.twin_rule(claim, twin), series.sample(claim, records, twin)
-        if not isinstance(rule, Rate | Mean):
+        if not isinstance(rule, Rate | Mean) or not _judged_here(twin, records, points):
             continue
         if twin.measure is None and rule.of == getattr(claim.rule, "of", None):
             look["linestyle"] = style.FALSE_BOUNDS[false_bounds % len(style.FALSE_BOUNDS)]
@@ -157,6 +157,11 @@ def _twins(
         c = series.curve(own, data, axis, rule.of)
         look |= {"marker": style.TWIN_MARKERS[i % 4], "markersize": 2.6, "linewidth": 0.9}
         _curve(ax, c, f"twin: {_words(twin.name)}", **look)
+
+
+def _judged_here(twin: Twin, records: Records, points: Sequence[Point]) -> bool:
+    """Whether a twin without records of its own has any of these points on its grid."""
+    return twin.measure is not None or twin.grid is None or not set(points).isdisjoint(twin.grid[records.preset])
 
 
 def _curve(ax: Axes, c: Curve, label: str, **look: Any) -> None:

@@ -66,7 +66,8 @@ def _decide_line(rule: Rate, sample: Sample, shared: Point, points: list[Point],
     bounds = None if line.bounds is None else line.bounds[line.usable]
     m = stats.slope_moments(axis, values, bounds)
     slope = float(stats.log_slope(axis, values.mean(axis=1)))
-    reference = slope - float(m.mean) if rule.slope is None else rule.slope
+    # A formula's own slope is known to rounding: one that is flat shows as 0, not as -3e-15.
+    reference = round(slope - float(m.mean), 12) + 0.0 if rule.slope is None else rule.slope
     status, (low, high), p_value = INCONCLUSIVE, ANYTHING, 1.0
     if not note:
         status, (low, high), p_value = _compare_slope(rule, m if rule.slope is None else m.shifted(-reference), level)

@@ -92,7 +92,8 @@ _DEMOS = {
 bc_exact_mean = Claim(
     id="tiapkin2023/bc-exact-mean",
     statement=(
-        r"For a deterministic expert and every $N$, add-one behaviour cloning has exactly $\mathbb{E}\,\mathrm{KL}_{\mathrm{traj}}"
+        r"For a deterministic expert and every $N$, add-one behaviour cloning has exactly "
+        r"$\mathbb{E}\,\mathrm{KL}_{\mathrm{traj}}"
         r"(\pi_E\,\|\,\pi_{\mathrm{BC}}) = \sum_{(h,s)} d_h(s)\,\mathbb{E}_{n\sim\mathrm{Bin}(N,d_h(s))} \log\frac{n+A}{n+1}$."
     ),
     origin="derived",

@@ -1,19 +1,19 @@
 r"""Maximum likelihood in a finite class of policies: log|F|/N, whatever the number of states.
 
 Let pi_E be in F, p and q the laws of trajectories under pi_E and another member, D^2 = int (sqrt p - sqrt q)^2. For each member
-E_p prod_{i<=N} sqrt(q/p)(tau_i) = (1 - D^2/2)^N, so by Markov and a union, with probability at least 1 - e^{-t}, all members have
-sum_i log(q/p)(tau_i)/2 <= N log(1 - D^2/2) + log|F| + t. The left side is not negative for the maximiser, hence
+E_p prod_{i<=N} sqrt(q/p)(tau_i) = (1 - D^2/2)^N, so by Markov and a union, with probability at least 1 - e^{-t}, all members
+have sum_i log(q/p)(tau_i)/2 <= N log(1 - D^2/2) + log|F| + t. The left side is not negative for the maximiser, hence
 
     D^2(pi_E, pi_hat) <= 2 (log|F| + t)/N  with probability 1 - e^{-t},     E D^2 <= 2 (log|F| + 1)/N.              (17)
 
-With p/q <= W, KL(p||q) <= c(W) D^2, where c(W) = (log W - 1 + 1/W) / (1 - W^{-1/2})^2 is the value at its smallest t = q/p = 1/W
-of the decreasing function (t - 1 - log t) / (1 - sqrt t)^2 (so c(1) = 2, and c(W) <= 2 + log W). So
+With p/q <= W, KL(p||q) <= c(W) D^2, where c(W) = (log W - 1 + 1/W) / (1 - W^{-1/2})^2 is the value at its smallest t = q/p =
+1/W of the decreasing function (t - 1 - log t) / (1 - sqrt t)^2 (so c(1) = 2, and c(W) <= 2 + log W). So
 
     E KL_traj(pi_E || pi_hat) <= 2 c(W) (log|F| + 1) / N.                                                          (18)
 
-W is at most the product over stages of the largest pi_E/pi at states that pi_E reaches. "needles" comes near: M states, member j
-tilted at state j alone, at the error that N demonstrations leave in doubt (v = N KL = 2 log M): some member of the M beats the
-expert with probability about 3/4, so N E KL is about 1.5 log M, against 4 (log M + 1) in (18).
+W is at most the product over stages of the largest pi_E/pi at states that pi_E reaches. "needles" comes near: M states, member
+j tilted at state j alone, at the error that N demonstrations leave in doubt (v = N KL = 2 log M): some member of the M beats
+the expert with probability about 3/4, so N E KL is about 1.5 log M, against 4 (log M + 1) in (18).
 """
 
 from __future__ import annotations

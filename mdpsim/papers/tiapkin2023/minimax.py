@@ -51,12 +51,13 @@ def row_risk(n: int, n_actions: int) -> float:
 @lru_cache(maxsize=64)
 def bayes_risk(n_demos: int, n_states: int, n_actions: int, horizon: int) -> float:
     """BR of (15). Visits beyond 12 standard deviations of their mean (1e-30) are left out."""
+    if n_states == 1:
+        return horizon * row_risk(n_demos, n_actions)
     mean, share = n_demos / n_states, 1.0 / n_states
     width = 12.0 * np.sqrt(mean * (1.0 - share)) + 40.0
     n = np.arange(max(0, int(mean - width)), min(n_demos, int(mean + width)) + 1)
-    log_p = gammaln(n_demos + 1) - gammaln(n + 1) - gammaln(n_demos - n + 1)
-    if n_states > 1:
-        log_p = log_p + n * np.log(share) + (n_demos - n) * np.log1p(-share)
+    ways = gammaln(n_demos + 1) - gammaln(n + 1) - gammaln(n_demos - n + 1)
+    log_p = ways + n * np.log(share) + (n_demos - n) * np.log1p(-share)
     return horizon * float(np.exp(log_p) @ np.array([row_risk(int(k), n_actions) for k in n]))
 
 
@@ -121,7 +122,7 @@ bc_minimax_lower = Claim(
     twins=(
         Twin(
             "twice-the-bound", r"The same with twice the right side, whose limit is $(A-1)SH/N$.",
-            "add-one's mean is half of it",
+            "add-one's mean is 0.5 of it",
             rule=Order(larger="risk", smaller="two", margin=-0.05), grid=_grid(("add-one",)),
         ),
         Twin(

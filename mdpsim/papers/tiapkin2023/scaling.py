@@ -70,7 +70,8 @@ _ACTIONS = {preset: _sizes({"A": grid["A"]}, expert=_BOTH) for preset, grid in _
 bc_scaling = Claim(
     id="tiapkin2023/bc-scaling",
     statement=(
-        r"$\mathbb{E}\,\mathrm{KL}_{\mathrm{traj}}(\pi_E\,\|\,\pi_{\mathrm{BC}})$ of add-one behaviour cloning grows as $S$, as "
+        r"$\mathbb{E}\,\mathrm{KL}_{\mathrm{traj}}(\pi_E\,\|\,\pi_{\mathrm{BC}})$ of add-one behaviour cloning grows as "
+        r"$S$, as "
         r"$H$ and as $A-1$, each with exponent 1, where all states are reached."
     ),
     origin="derived",

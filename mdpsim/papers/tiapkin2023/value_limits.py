@@ -1,8 +1,8 @@
 r"""What the clone's errors cost, to the last constant: the limits behind the bounds of value_gap.py.
 
-Stochastic expert. The clone's row is pi_E + (its error), of order N^{-1/2}; by the performance-difference lemma the first order of
-V_E - V_BC is sum_h sum_s d_h(s) <pi_E - pi_BC, Q_h^E>, and the rows' errors are independent given the visits, with covariance
-(diag pi_E - pi_E pi_E^T)/(N d_h(s)):
+Stochastic expert. The clone's row is pi_E + (its error), of order N^{-1/2}; by the performance-difference lemma the first
+order of V_E - V_BC is sum_h sum_s d_h(s) <pi_E - pi_BC, Q_h^E>, and the rows' errors are independent given the visits, with
+covariance (diag pi_E - pi_E pi_E^T)/(N d_h(s)):
 
     sqrt(N) (V_E - V_BC) -> N(0, sum_h sum_s d_h(s) Var_{a ~ pi_E} Q_h^E(s,a)),                                     (19)
 
@@ -12,8 +12,8 @@ Deterministic expert. The variance in (19) is zero, and the next order is add-on
 
     N E[V_E - V_BC] -> B = sum_{(h,s): d_h(s)>0} [A V_h(s) - sum_a Q_h(s,a)],     N Var(V_E - V_BC) -> 0,           (20)
 
-with V, Q those of pi_inf: the expert on states it visits, uniform elsewhere (the clone never learns these). pi_E's own V, Q give
-another number as soon as an action that the expert does not play leads off its states.
+with V, Q those of pi_inf: the expert on states it visits, uniform elsewhere (the clone never learns these). pi_E's own V, Q
+give another number as soon as an action that the expert does not play leads off its states.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ MIN_EXPECTED = 10_000.0  # visits from which on a state's part is within A / 100
 def measure_stochastic_gap(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     """V_E - V_BC for a random instance and an expert that plays every action with at least 0.1.
 
-    ``value`` is |gap|, ``predicted`` its limit E|N(0, variance/N)| = sqrt(2 variance/(pi N)); ``z`` is gap sqrt(N / variance) with
-    (19), ``z_all`` with every state counted fully.
+    ``value`` is |gap|, ``predicted`` its limit E|N(0, variance/N)| = sqrt(2 variance/(pi N)); ``z`` is gap sqrt(N / variance)
+    with (19), ``z_all`` with every state counted fully.
     """
     mdp, n_demos = random_instance(point["family"], rng), point["n_demos"]
     expert = random_expert(H=H, S=S, A=A, support=A, rng=rng, least=0.1)
@@ -137,7 +137,8 @@ bc_value_gap_root = Claim(
 bc_value_gap_normal = Claim(
     id="tiapkin2023/bc-value-gap-normal",
     statement=(
-        r"For an expert that plays every action, $\sqrt{N}\,(V_E - V_{\mathrm{BC}}) \to \mathcal{N}\big(0, \sum_h \sum_s d_h(s) "
+        r"For an expert that plays every action, $\sqrt{N}\,(V_E - V_{\mathrm{BC}}) \to \mathcal{N}\big(0, \sum_h \sum_s "
+        r"d_h(s) "
         r"\mathrm{Var}_{a\sim\pi_E} Q_h^E(s,a)\big)$ in law."
     ),
     origin="derived",
@@ -152,7 +153,8 @@ bc_value_gap_normal = Claim(
     rule=Limit(law=("normal", 1.0), margin=0.1, of="z"),
     twins=(
         Twin(
-            "without-occupancies", r"The same with $\sum_h \sum_s \mathrm{Var}_{a\sim\pi_E} Q_h^E(s,a)$: every state counts fully.",
+            "without-occupancies", r"The same with $\sum_h \sum_s \mathrm{Var}_{a\sim\pi_E} Q_h^E(s,a)$: every state counts "
+            "fully.",
             r"about $S$ times the variance: a Kolmogorov distance of about 0.25",
             rule=Limit(law=("normal", 1.0), margin=0.1, of="z_all"),
         ),
@@ -165,7 +167,8 @@ _OFF = ("deterministic", "garnet")  # families in which an action can lead off t
 
 
 def _late(families: tuple[str, ...]) -> dict[str, tuple[Point, ...]]:
-    demos = {"smoke": (10**9,), "quick": (10**8, 10**9), "paper": (10**7, 10**8, 10**9, 10**10), "full": (10**8, 10**10, 10**12)}
+    demos = {"smoke": (10**9,), "quick": (10**8, 10**9), "paper": (10**7, 10**8, 10**9, 10**10)}
+    demos["full"] = (10**8, 10**10, 10**12)
     return {preset: product(family=families, n_demos=n) for preset, n in demos.items()}
 
 
