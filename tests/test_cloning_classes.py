@@ -132,7 +132,7 @@ def test_separable_data_are_named_and_near_their_supremum():
 def test_warm_starts_save_steps_and_change_nothing():
     x, counts = instance(n=10_000)
     fit = fit_bc_linear(counts, x.phi)
-    for start in (fit.theta, fit.theta + 0.01, np.full((H, D), 1e3), np.full((H, D), -1e8)):
+    for start in (fit.theta, fit.theta + 0.01, np.full((H, D), 1e3), np.full((H, D), -1e300)):
         assert fit_bc_linear(counts, x.phi, start=start).theta == pytest.approx(fit.theta, abs=1e-8)
     white, n = np.ascontiguousarray(x.phi), counts.visits[0] / counts.n
     steps = []
@@ -155,6 +155,12 @@ def test_the_kernel_equals_its_plain_python(monkeypatch):
     assert fit_bc_linear(counts, x.phi).theta == pytest.approx(compiled.theta, abs=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e-90, 1e90])
+def test_the_unit_of_the_features_does_not_matter(scale):
+    x, counts = instance()
+    assert fit_bc_linear(counts, scale * x.phi).pi == pytest.approx(fit_bc_linear(counts, x.phi).pi, abs=1e-10)
+
+
 def test_trajectories_and_one_demonstration():
     x, _ = instance()
     demos = sample(x.mdp, x.expert, 1, 0)
@@ -174,6 +180,9 @@ BAD = [
     ({"ridge": np.inf}, "ridge must be"),
     ({"start": np.zeros((H, D + 1))}, r"start must have shape \[H, d\] = \(2, 3\); got \(2, 4\)"),
     ({"start": np.full((H, D), np.inf)}, "start must be finite"),
+    ({"phi": 1e200 * np.arange(S * A).reshape(S, A, 1)}, "phi must differ between actions by 1e-100 to 1e100, or not at all"),
+    ({"phi": 1e-200 * np.arange(S * A).reshape(S, A, 1)}, "phi must differ between actions"),
+    ({"phi": np.where(np.arange(S * A) % 2, 1.7e308, -1.7e308).reshape(S, A, 1)}, "phi must differ between actions"),
     ({"demos": 3}, "demos must be Trajectories or Counts"),
 ]
 

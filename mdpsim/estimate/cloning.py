@@ -126,7 +126,7 @@ def fit_bc_linear(
     penalty = as_real("fit_bc_linear", "ridge", ridge, 0.0, 1e12)
     d = features.shape[-1]
     begin = np.zeros((H, d)) if start is None else as_floats("fit_bc_linear", "start", start, "H d", (H, d))
-    centred = features - features.mean(axis=1, keepdims=True)
+    centred = _centred(features)
     stages = [_fit_stage(centred, counts.visits[h] / counts.n, penalty, begin[h]) for h in range(H)]
     theta = np.stack([s.theta for s in stages])
     scores = np.einsum("sad,hd->hsa", centred, theta)
@@ -137,6 +137,17 @@ def fit_bc_linear(
         frozen(np.array([s.rank for s in stages], np.int64)), frozen(np.array([s.gradient for s in stages])),
         frozen(np.array([s.log_likelihood for s in stages]) * counts.n), tuple(s.status for s in stages),
     )
+
+
+def _centred(features: FloatArray) -> FloatArray:
+    """The features less their mean over actions: all that a policy sees of them. Products of three must not overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = features - features.mean(axis=1, keepdims=True)
+        largest = np.abs(centred).max()
+    if largest != 0.0 and not 1e-100 <= largest <= 1e100:
+        wanted = "differ between actions by 1e-100 to 1e100, or not at all"
+        fail("fit_bc_linear", "phi", wanted, f"a difference of {largest:.3g}")
+    return centred
 
 
 class _Stage(NamedTuple):
@@ -164,8 +175,11 @@ def _fit_stage(centred: FloatArray, share: FloatArray, ridge: float, start: Floa
     whiten = axes.T / sigma  # theta = whiten z
     z, hessian, info = np.zeros(k), np.zeros((k, k)), np.empty(4)
     white = np.ascontiguousarray(x @ whiten)
+    with np.errstate(over="ignore", invalid="ignore"):
+        begin = sigma * (axes @ start)
+    begin = np.where(np.isfinite(begin), begin, 0.0)
     loglinear.newton(
-        frozen(white), frozen(n), frozen(ridge / sigma**2), frozen(sigma * (axes @ start)), GRADIENT, MAX_STEPS,
+        frozen(white), frozen(n), frozen(ridge / sigma**2), frozen(begin), GRADIENT, MAX_STEPS,
         z, hessian, info,
     )
     symmetric = np.tril(hessian) + np.tril(hessian, -1).T
