@@ -1,0 +1,191 @@
+"""UCBVI-Ent+: optimistic and pessimistic soft planning on an empirical model, its certificate, and the loop that explores.
+
+Notation: H, S, A sizes; c the bonus scale; n = n_h(s, a) visits; phat = next [h, s, a, :] / n; span_h = H - h - 1 the range of
+V_{h+1}. With L(n) = log(2 S A H sqrt(n+1) / delta) and K(n) = log(3 S A H / delta) + (S-1) log(e (1 + n/(S-1))),
+
+    b = c span sqrt((1 + 1/n) L(n) / (2 n)),     kappa = c^2 K(n) / n
+    Qu = r + min(phat Vu + b, span),   Ql = r + max(phat Vl - b, 0);   r + span and r where n = 0; r at the last stage
+    G_h(s) = min(M, M^2/(8 beta)) + sum_a pi(a|s) g_a,   M = max_a (Qu - Ql) over the support of the reference
+    g_a = min(R_{h+1}, y + sqrt(2 R_{h+1} kappa y) + 2 R_{h+1} kappa),   y = phat G_{h+1};   R_{h+1} where n = 0
+    R_H = 0,   R_h = R_{h+1} + min(span, span^2/(8 beta))
+
+What the certificate certifies, and why, stands in mdpsim/learn/ucbvi_ent.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mdpsim.kernels._jit import helper, kernel
+from mdpsim.kernels._math import log
+from mdpsim.kernels.bellman import is_linear, soft_stage, soft_workspace
+from mdpsim.kernels.rollout import scan, stream_start, stream_uniform
+
+STOPPED, BUDGET = 1.0, 0.0
+
+
+@helper
+def gap_ranges(horizon, beta):
+    """R [H+1]: the largest regularised gap of a policy that is soft-optimal for values of the right range."""
+    ranges = np.zeros(horizon + 1)
+    for back in range(horizon):
+        h = horizon - 1 - back
+        span = float(horizon - h - 1)
+        ranges[h] = ranges[h + 1] + min(span, span * span / (8.0 * beta))
+    return ranges
+
+
+@helper
+def _model(visits, next_counts, v_up, v_low, gap):
+    """(phat . v_up, phat . v_low, phat . gap) of one row of next-state counts [S] with ``visits`` > 0 in all."""
+    up, low, slack = 0.0, 0.0, 0.0
+    for j in range(next_counts.size):
+        up += next_counts[j] * v_up[j]
+        low += next_counts[j] * v_low[j]
+        slack += next_counts[j] * gap[j]
+    return up / visits, low / visits, slack / visits
+
+
+@helper
+def _radii(n, size, n_states, delta, scale):
+    """(bonus over span, kappa) of n > 0 visits; ``size`` is S A H."""
+    plain = log(2.0 * size / delta) + 0.5 * log(n + 1.0)
+    bonus = scale * np.sqrt((1.0 + 1.0 / n) * plain / (2.0 * n))
+    spread = log(3.0 * size / delta)
+    if n_states > 1:
+        spread += (n_states - 1) * (1.0 + log(1.0 + n / (n_states - 1)))
+    return bonus, scale * scale * spread / n
+
+
+@helper
+def _stage(h, visits, next_counts, r, ranges, delta, scale, v_up, v_low, gap, q_up, q_low, ahead):
+    """Fill q_up, q_low and ahead (the g_a) [S, A] of stage h from v_up, v_low, gap [S] of stage h + 1."""
+    n_states, n_actions = r.shape
+    horizon = ranges.size - 1
+    span, size = float(horizon - h - 1), float(n_states * n_actions * horizon)
+    rest = ranges[h + 1]
+    for s in range(n_states):
+        for a in range(n_actions):
+            n = visits[s, a]
+            if h == horizon - 1:
+                q_up[s, a], q_low[s, a], ahead[s, a] = r[s, a], r[s, a], 0.0
+            elif n == 0.0:
+                q_up[s, a], q_low[s, a], ahead[s, a] = r[s, a] + span, r[s, a], rest
+            else:
+                up, low, y = _model(n, next_counts[s, a], v_up, v_low, gap)
+                bonus, kappa = _radii(n, size, n_states, delta, scale)
+                q_up[s, a] = r[s, a] + min(up + span * bonus, span)
+                q_low[s, a] = r[s, a] + max(low - span * bonus, 0.0)
+                ahead[s, a] = min(rest, y + np.sqrt(2.0 * rest * kappa * y) + 2.0 * rest * kappa)
+
+
+@helper
+def _widths(q_up, q_low, ref, widest):
+    """widest [S] = the supported action of largest q_up - q_low, the first of ties."""
+    for s in range(q_up.shape[0]):
+        best, high = 0, -1.0
+        for a in range(q_up.shape[1]):
+            width = q_up[s, a] - q_low[s, a] if ref[s, a] > 0.0 else -1.0
+            best = a if width > high else best
+            high = width if width > high else high
+        widest[s] = best
+
+
+@helper
+def _gaps(q_up, q_low, pi, ahead, widest, beta, gap):
+    """gap [S] of a stage from its widths and what lies ahead."""
+    for s in range(gap.size):
+        a = widest[s]
+        m = max(q_up[s, a] - q_low[s, a], 0.0)
+        total = 0.0
+        for b in range(pi.shape[1]):
+            total += pi[s, b] * ahead[s, b]
+        gap[s] = min(m, m * m / (8.0 * beta)) + total
+
+
+@helper
+def plan(
+    visits, next_counts, r, ref, beta, delta, scale, linear, ranges, q_up, q_low, pi, widest, v_up, v_low, gap, work, sums,
+):
+    """One backward induction on the counts: q_up, q_low, pi [H, S, A], widest [H, S], v_up, v_low, gap [H+1, S]."""
+    horizon = q_up.shape[0]
+    ahead, other = np.empty(r.shape[1:]), np.empty(r.shape[1:])
+    for back in range(horizon):
+        h = horizon - 1 - back
+        reward, allowed = r[min(h, r.shape[0] - 1)], ref[h]
+        _stage(h, visits[h], next_counts[h], reward, ranges, delta, scale, v_up[h + 1], v_low[h + 1], gap[h + 1],
+               q_up[h], q_low[h], ahead)
+        soft_stage(q_low[h], allowed, beta, linear, v_low[h], other, work, sums)
+        soft_stage(q_up[h], allowed, beta, linear, v_up[h], pi[h], work, sums)
+        _widths(q_up[h], q_low[h], allowed, widest[h])
+        _gaps(q_up[h], q_low[h], pi[h], ahead, widest[h], beta, gap[h])
+
+
+@helper
+def _violation(q_up, q_low, q_star, ref):
+    """How far the true q_star lies outside [q_low, q_up], at worst over supported entries."""
+    worst = 0.0
+    for h in range(q_up.shape[0]):
+        for s in range(q_up.shape[1]):
+            for a in range(q_up.shape[2]):
+                off = max(q_star[h, s, a] - q_up[h, s, a], q_low[h, s, a] - q_star[h, s, a])
+                worst = off if off > worst and ref[h, s, a] > 0.0 else worst
+    return worst
+
+
+@helper
+def _episode(P, mu0, pi, widest, explore, start, visits, next_counts):
+    """Play pi, but the widest action at one stage drawn among none and 0 .. H-1; count what was seen."""
+    horizon = pi.shape[0]
+    deviate = int(stream_uniform(start, np.uint64(0)) * (horizon + 1)) - 1 if explore else -1
+    state = scan(mu0, 0, stream_uniform(start, np.uint64(1)))
+    for h in range(horizon):
+        rows = P[min(h, P.shape[0] - 1), state]
+        action = widest[h, state] if h == deviate else scan(pi[h], state, stream_uniform(start, np.uint64(2 + 2 * h)))
+        after = scan(rows, action, stream_uniform(start, np.uint64(3 + 2 * h)))
+        visits[h, state, action] += 1.0
+        next_counts[h, state, action, after] += 1.0
+        state = after
+
+
+@kernel
+def explore(
+    P, r, mu0, ref, q_star, beta, eps, delta, scale, growth, stop_by_width, deviate, budget, key0, key1, checkpoints,
+    visits, next_counts, q_up, q_low, pi, marks, policies, info,
+):
+    """Run until the certificate (or the width) is at most eps, or ``budget`` episodes are played.
+
+    P [H or 1, S, A, S], r [H or 1, S, A], mu0 [1, S], ref, q_star [H, S, A], checkpoints [K] (episodes, increasing). Fills
+    visits [H, S, A], next_counts [H, S, A, S], q_up, q_low, pi [H, S, A], marks [K+1, 3] (episodes, certificate, width; the
+    last row is the end), policies [K, H, S, A] and info [status, episodes, worst violation of the bounds, re-plannings,
+    checkpoints passed]. Plans again at t -> max(t+1, (1+growth) t). Cost of a plan: H S^2 A; of an episode: H S.
+    """
+    horizon, n_states, _ = pi.shape
+    ranges, linear = gap_ranges(horizon, beta), is_linear(r, beta, horizon)
+    v_up, v_low = np.zeros((horizon + 1, n_states)), np.zeros((horizon + 1, n_states))
+    gap, widest = np.zeros((horizon + 1, n_states)), np.zeros((horizon, n_states), np.int64)
+    work, sums = soft_workspace(n_states, pi.shape[2])
+    t, k, plans, worst = 0, 0, 0, 0.0
+    while True:
+        plan(visits, next_counts, r, ref, beta, delta, scale, linear, ranges, q_up, q_low, pi, widest, v_up, v_low, gap,
+             work, sums)
+        plans += 1
+        off = _violation(q_up, q_low, q_star, ref)
+        worst = max(worst, off)
+        certificate, width = 0.0, 0.0
+        for s in range(n_states):
+            certificate += mu0[0, s] * gap[0, s]
+            width += mu0[0, s] * (v_up[0, s] - v_low[0, s])
+        stop = (width if stop_by_width else certificate) <= eps
+        while k < checkpoints.size and checkpoints[k] <= t:
+            marks[k, 0], marks[k, 1], marks[k, 2] = t, certificate, width
+            policies[k] = pi
+            k += 1
+        if stop or t >= budget:
+            marks[checkpoints.size, 0], marks[checkpoints.size, 1], marks[checkpoints.size, 2] = t, certificate, width
+            info[0], info[1], info[2], info[3], info[4] = STOPPED if stop else BUDGET, t, worst, plans, k
+            return
+        until = min(max(t + 1, int((1.0 + growth) * t)), budget)
+        while t < until:
+            _episode(P, mu0, pi, widest, deviate, stream_start(key0, key1, np.uint64(t)), visits, next_counts)
+            t += 1
