@@ -72,7 +72,10 @@ def slow_law(point: Point) -> float:
 
 @per_seed
 def measure_sandwich(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
-    """The most by which Q*_beta was outside [Ql, Qu] at any planning of 3000 episodes, on a random MDP; c = 1."""
+    """The most by which Q*_beta was outside [Ql, Qu] at any planning of 3000 episodes, on a random MDP; c = 1.
+
+    ``certificate`` is what the run could say of its policy at the end.
+    """
     return _sandwich(point, rng, 1.0)
 
 
@@ -84,7 +87,8 @@ def measure_thin_sandwich(point: Point, rng: np.random.Generator) -> Mapping[str
 
 def _sandwich(point: Point, rng: np.random.Generator, scale: float) -> dict[str, float]:
     learner = UCBVIEnt(beta=point["beta"], eps=1e-12, delta=DELTA, bonus_scale=scale, budget=3000)
-    return {"violation": learner.run(_instance(point["family"], rng), REF, rng).violation}
+    trace = learner.run(_instance(point["family"], rng), REF, rng)
+    return {"violation": trace.violation, "certificate": trace.certificate}
 
 
 ucbvi_ent_valid = Claim(
@@ -172,22 +176,23 @@ ucbvi_ent_pac = Claim(
 
 @per_seed
 def measure_stopping(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
-    """Episodes until the certificate is at most eps: c = 1, on a random MDP of Dirichlet(1) rows."""
-    return {"episodes": _stopping(point, rng, "certificate", 1.0)}
+    """Episodes until the certificate is at most eps: c = 1, on a random MDP of Dirichlet(1) rows; whether it never stopped."""
+    return _stopping(point, rng, "certificate", 1.0)
 
 
 @per_seed
 def measure_width_stopping(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     """Episodes until Vu - Vl is at most eps (no strong convexity): c = 0.3."""
-    return {"episodes": _stopping(point, rng, "width", 0.3)}
+    return _stopping(point, rng, "width", 0.3)
 
 
-def _stopping(point: Point, rng: np.random.Generator, stop: str, scale: float) -> float:
+def _stopping(point: Point, rng: np.random.Generator, stop: str, scale: float) -> dict[str, float]:
     learner = UCBVIEnt(
         beta=point["beta"], eps=point["eps"], delta=DELTA, bonus_scale=scale, stop=stop, replan=0.02, budget=BUDGET,
     )
     trace = learner.run(_instance("dirichlet", rng), REF, rng)
-    return float(trace.n_episodes) if trace.status == STOPPED else np.inf
+    unstopped = trace.status != STOPPED
+    return {"episodes": np.inf if unstopped else float(trace.n_episodes), "unstopped": float(unstopped)}
 
 
 @per_seed
@@ -197,7 +202,7 @@ def measure_never_exploring(point: Point, rng: np.random.Generator) -> Mapping[s
     setting = {"beta": point["beta"], "eps": point["eps"], "delta": DELTA, "bonus_scale": 0.3, "replan": 0.02}
     first = UCBVIEnt(**setting, budget=BUDGET).run(mdp, REF, rng)
     again = UCBVIEnt(**setting, explore=False, budget=20 * first.n_episodes).run(mdp, REF, rng)
-    return {"unstopped": float(again.status != STOPPED)}
+    return {"unstopped": float(again.status != STOPPED), "episodes": float(again.n_episodes)}
 
 
 _EPS = {  # from the largest eps that is below R_0 / 4 = 0.156 at beta = 1
