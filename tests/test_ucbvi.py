@@ -68,7 +68,7 @@ def test_planning_is_the_formulas(beta, scale):
     up, low, gap, widest = np.zeros((H + 1, S)), np.zeros((H + 1, S)), np.zeros((H + 1, S)), np.zeros((H, S), np.int64)
     work, sums = bellman.soft_workspace(S, A)
     ucbvi.plan(visits.astype(float), nexts, r, ref, beta, 0.1, scale, False, ucbvi.gap_ranges(H, beta), q_up, q_low, pi, widest,
-               up, low, gap, work, sums)
+               up, low, gap, work, sums, np.zeros((H, 3, S, A)))
     plain = plain_plan(visits, nexts, r, ref, beta, 0.1, scale)
     for found, expected in zip((q_up, q_low, pi, up, low, gap), plain, strict=True):
         assert found == pytest.approx(expected, abs=1e-12)

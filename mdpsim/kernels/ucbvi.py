@@ -58,8 +58,11 @@ def _radii(n, size, n_states, delta, scale):
 
 
 @helper
-def _stage(h, visits, next_counts, r, ranges, delta, scale, v_up, v_low, gap, q_up, q_low, ahead):
-    """Fill q_up, q_low and ahead (the g_a) [S, A] of stage h from v_up, v_low, gap [S] of stage h + 1."""
+def _stage(h, visits, next_counts, r, ranges, delta, scale, v_up, v_low, gap, q_up, q_low, ahead, radii):
+    """Fill q_up, q_low and ahead (the g_a) [S, A] of stage h from v_up, v_low, gap [S] of stage h + 1.
+
+    radii [3, S, A] remembers the visits, bonus over span and kappa of the last planning: few change in an episode.
+    """
     n_states, n_actions = r.shape
     horizon = ranges.size - 1
     span, size = float(horizon - h - 1), float(n_states * n_actions * horizon)
@@ -73,7 +76,10 @@ def _stage(h, visits, next_counts, r, ranges, delta, scale, v_up, v_low, gap, q_
                 q_up[s, a], q_low[s, a], ahead[s, a] = r[s, a] + span, r[s, a], rest
             else:
                 up, low, y = _model(n, next_counts[s, a], v_up, v_low, gap)
-                bonus, kappa = _radii(n, size, n_states, delta, scale)
+                if radii[0, s, a] != n:
+                    radii[0, s, a] = n
+                    radii[1, s, a], radii[2, s, a] = _radii(n, size, n_states, delta, scale)
+                bonus, kappa = radii[1, s, a], radii[2, s, a]
                 q_up[s, a] = r[s, a] + min(up + span * bonus, span)
                 q_low[s, a] = r[s, a] + max(low - span * bonus, 0.0)
                 ahead[s, a] = min(rest, y + np.sqrt(2.0 * rest * kappa * y) + 2.0 * rest * kappa)
@@ -106,15 +112,19 @@ def _gaps(q_up, q_low, pi, ahead, widest, beta, gap):
 @helper
 def plan(
     visits, next_counts, r, ref, beta, delta, scale, linear, ranges, q_up, q_low, pi, widest, v_up, v_low, gap, work, sums,
+    radii,
 ):
-    """One backward induction on the counts: q_up, q_low, pi [H, S, A], widest [H, S], v_up, v_low, gap [H+1, S]."""
+    """One backward induction on the counts: q_up, q_low, pi [H, S, A], widest [H, S], v_up, v_low, gap [H+1, S].
+
+    radii [H, 3, S, A], zero at first, belongs to one delta and scale.
+    """
     horizon = q_up.shape[0]
     ahead, other = np.empty(r.shape[1:]), np.empty(r.shape[1:])
     for back in range(horizon):
         h = horizon - 1 - back
         reward, allowed = r[min(h, r.shape[0] - 1)], ref[h]
         _stage(h, visits[h], next_counts[h], reward, ranges, delta, scale, v_up[h + 1], v_low[h + 1], gap[h + 1],
-               q_up[h], q_low[h], ahead)
+               q_up[h], q_low[h], ahead, radii[h])
         soft_stage(q_low[h], allowed, beta, linear, v_low[h], other, work, sums)
         soft_stage(q_up[h], allowed, beta, linear, v_up[h], pi[h], work, sums)
         _widths(q_up[h], q_low[h], allowed, widest[h])
@@ -165,10 +175,11 @@ def explore(
     v_up, v_low = np.zeros((horizon + 1, n_states)), np.zeros((horizon + 1, n_states))
     gap, widest = np.zeros((horizon + 1, n_states)), np.zeros((horizon, n_states), np.int64)
     work, sums = soft_workspace(n_states, pi.shape[2])
+    radii = np.zeros((horizon, 3, n_states, pi.shape[2]))
     t, k, plans, worst = 0, 0, 0, 0.0
     while True:
         plan(visits, next_counts, r, ref, beta, delta, scale, linear, ranges, q_up, q_low, pi, widest, v_up, v_low, gap,
-             work, sums)
+             work, sums, radii)
         plans += 1
         off = _violation(q_up, q_low, q_star, ref)
         worst = max(worst, off)
