@@ -123,6 +123,14 @@ def test_the_same_seed_gives_the_same_run_and_the_budget_its_prefix():
     assert one.certificate > 1e-9
 
 
+def test_the_rule_without_strong_convexity_waits_for_the_width():
+    mdp = families.random_mdp(S=S, A=A, H=H, rng=0)
+    fast, slow = (UCBVIEnt(beta=1.0, eps=0.2, bonus_scale=0.3, stop=rule).run(mdp, UNIFORM, 0) for rule in ("certificate", "width"))
+    assert fast.certificates[-1] <= 0.2 < fast.widths[-1]
+    assert slow.widths[-1] <= 0.2 < slow.widths[-2]
+    assert slow.n_episodes > fast.n_episodes
+
+
 def test_zeros_of_the_reference_are_never_played():
     mdp = families.random_mdp(S=S, A=A, H=H, rng=0)
     ref = UNIFORM.copy()
