@@ -6,6 +6,7 @@ output; the outputs that are committed must be those of this code, up to the las
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -128,3 +129,17 @@ def test_collapse_is_what_theory_says(executed):
     assert found["miss"] == pytest.approx(np.exp(-16), rel=1e-4)
     assert found["cost"] == pytest.approx(found["minus_log_Z"], rel=1e-12)
     assert found["reverse_top"] > 0.48  # the mode of the target that was picked: it has more than its own mass
+
+
+def test_what_demonstrations_give(executed):
+    """The exact expectation, the law's mean, the dimensions and the exponents, by their stated values."""
+    found = key_numbers(executed["04_demonstrations"])
+    assert found["n_kl_deterministic"] == pytest.approx(found["n_kl_exact"], rel=1e-3)
+    assert found["n_kl_exact"] == pytest.approx((3 - 1) * (1 + 3 * 5), rel=1e-3)  # N = 30000: the limit is near
+    assert found["chi_square_mean"] == pytest.approx(32, abs=4 * np.sqrt(64 / 1000))
+    assert found["linear"] == pytest.approx(3, abs=4 * np.sqrt(3 / 2 / 40 * 2))
+    assert found["tabular"] == pytest.approx(120, rel=0.05)
+    assert -1.05 < found["deterministic"] < -0.9
+    assert -0.55 < found["interior"] < -0.42
+    assert 0.0 < found["loss"] <= 0.1 + 0.1 * found["distance"]
+    assert all(4.6 > a / b > 2.5 for a, b in itertools.pairwise(found["episodes"]))  # four times the demonstrations each

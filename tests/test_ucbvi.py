@@ -125,7 +125,8 @@ def test_the_same_seed_gives_the_same_run_and_the_budget_its_prefix():
 
 def test_the_rule_without_strong_convexity_waits_for_the_width():
     mdp = families.random_mdp(S=S, A=A, H=H, rng=0)
-    fast, slow = (UCBVIEnt(beta=1.0, eps=0.2, bonus_scale=0.3, stop=rule).run(mdp, UNIFORM, 0) for rule in ("certificate", "width"))
+    learners = (UCBVIEnt(beta=1.0, eps=0.2, bonus_scale=0.3, stop=rule) for rule in ("certificate", "width"))
+    fast, slow = (learner.run(mdp, UNIFORM, 0) for learner in learners)
     assert fast.certificates[-1] <= 0.2 < fast.widths[-1]
     assert slow.widths[-1] <= 0.2 < slow.widths[-2]
     assert slow.n_episodes > fast.n_episodes
