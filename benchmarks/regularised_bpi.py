@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from _claims import exponents, options, write, write_claim
+from _claims import exponents, options, table, write, write_claim
 
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
 from mdpsim.mdp import families
@@ -42,12 +42,35 @@ def curves(chosen: argparse.Namespace):  # type: ignore[no-untyped-def]
     return figure
 
 
+def validity(seed: int, runs: int = 100) -> str:
+    """Share of runs (3000 episodes, beta = 0.1, Dirichlet(0.3) kernels) whose bounds ever failed, by the bonus scale."""
+    ref, rows = families.uniform_policy(3, 4, 2), []
+    for scale in (1.0, 0.3, 0.1, 0.03):
+        learner = UCBVIEnt(beta=0.1, eps=1e-12, bonus_scale=scale, budget=3000)
+        instances = (families.random_mdp(S=4, A=2, H=3, rng=seed + i, concentration=0.3) for i in range(runs))
+        failed = [learner.run(mdp, ref, seed + i).violation > 1e-10 for i, mdp in enumerate(instances)]
+        rows.append((scale, f"{np.mean(failed):.2f}"))
+    return table(("bonus scale c", f"share of {runs} runs whose bounds failed"), rows)
+
+
+def stopping(seed: int, runs: int = 20) -> str:
+    """Mean episodes until the certificate is at most eps, S = 4, A = 2, H = 3, beta = 1, c = 1."""
+    ref, rows = families.uniform_policy(3, 4, 2), []
+    for eps in (0.1, 0.05):
+        instances = [families.random_mdp(S=4, A=2, H=3, rng=seed + i) for i in range(runs)]
+        found = [UCBVIEnt(beta=1.0, eps=eps).run(mdp, ref, seed + i).n_episodes for i, mdp in enumerate(instances)]
+        rows.append((eps, f"{np.mean(found):.0f}"))
+    return table(("eps", f"mean episodes of {runs} runs"), rows)
+
+
 def main() -> None:
     """Write the figures, print the exponents."""
     chosen = options(__doc__)
     verdicts = {claim: write_claim(f"tiapkin2023/{claim}", chosen, name)[1] for name, claim in CLAIMS.items()}
     write(curves(chosen), chosen, "bpi_curves", "regularised_bpi.py")
     print("\n" + exponents(verdicts))
+    print("\n" + validity(chosen.seed))
+    print("\n" + stopping(chosen.seed))
 
 
 if __name__ == "__main__":

@@ -152,6 +152,30 @@ def test_a_bandit_is_known_at_once_and_stationary_mdps_are_not_copied():
     np.testing.assert_array_equal(one.pi, two.pi)
 
 
+EXTREMES = [
+    {"budget": 1}, {"replan": 0.0}, {"bonus_scale": 0.0}, {"bonus_scale": 1e6}, {"eps": 1e12}, {"eps": 1e-12}, {"delta": 1e-12},
+    {"stop": "width", "replan": 1e3},
+]
+
+
+@pytest.mark.parametrize("beta", [1e-8, 1e-3, 1.0, 1e8])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 3, 5), (4, 1, 3), (7, 2, 1), (30, 5, 6)])
+def test_extreme_settings_give_numbers_and_valid_bounds(sizes, beta):
+    """Every entry finite; with the full bonus the sandwich holds and the certificate is above the exact gap, always."""
+    n_states, n_actions, horizon = sizes
+    mdp = families.random_mdp(S=n_states, A=n_actions, H=horizon, rng=1)
+    ref = families.random_policy(S=n_states, A=n_actions, H=horizon, rng=2).copy()
+    if n_actions > 1:
+        ref[..., 0] = 0.0
+        ref /= ref.sum(axis=-1, keepdims=True)
+    for change in EXTREMES:
+        trace = UCBVIEnt(**({"beta": beta, "eps": 0.1, "budget": 300} | change)).run(mdp, ref, 0)
+        assert all(np.isfinite(np.asarray(x, float)).all() for x in trace if not isinstance(x, str)), change
+        if change.get("bonus_scale", 1.0) >= 1.0:
+            assert trace.violation <= 1e-10, change
+            assert (trace.gaps <= trace.certificates + 1e-9 * horizon).all(), change
+
+
 def test_log_spaced():
     grid = log_spaced(1000)
     assert (grid[0], grid[1], grid[-1]) == (0, 1, 1000)

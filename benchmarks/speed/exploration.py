@@ -79,6 +79,9 @@ def main() -> None:
         "1000 episodes, a planning each", {"mdpsim": lambda: learner.run(mdp, ref, 0), "its plannings alone": lambda: [
             ours() for _ in range(1000)]}, "mdpsim", "its plannings alone", rounds,
     )
+    small, uniform = families.random_mdp(S=6, A=3, H=4, rng=0), families.uniform_policy(4, 6, 3)
+    long = UCBVIEnt(beta=BETA, eps=1e-12, budget=2_500_000)
+    rows += compare("2.5 million episodes, S=6 A=3 H=4", {"mdpsim": lambda: long.run(small, uniform, 0)}, "mdpsim", "mdpsim", 3)
     save("exploration", rows)
 
 

@@ -23,7 +23,10 @@ from mdpsim.solve.exact import evaluate, solve_hard, solve_soft
 
 
 def optimal_expert(mdp: AnyMDP) -> FloatArray:
-    """The deterministic optimal policy [H, S, A] that plays the first action of largest Q. Cost: one backward induction."""
+    """The deterministic optimal policy [H, S, A]: the first action of largest Q*, exact to the ties of rounding.
+
+    Cost: one backward induction. Raises ValueError where mdp is no MDP, LinearMDP or TokenMDP.
+    """
     return _greedy("optimal_expert", mdp)
 
 
@@ -33,13 +36,19 @@ def _greedy(function: str, mdp: AnyMDP) -> FloatArray:
 
 
 def soft_expert(mdp: AnyMDP, *, beta: float, pi_ref: ArrayLike | None = None) -> FloatArray:
-    """The maximiser [H, S, A] of V - beta KL_traj(. || pi_ref): temperature beta in [0, inf]; pi_ref None is uniform."""
+    """The maximiser [H, S, A] of V - beta KL_traj(. || pi_ref): temperature beta in [0, inf]; pi_ref None is uniform.
+
+    Cost: one backward induction. Raises ValueError naming the argument, as solve_soft does.
+    """
     H, S, A = form("soft_expert", mdp).shape
     return solve_soft(mdp, uniform_policy(H, S, A) if pi_ref is None else pi_ref, beta).pi
 
 
 def epsilon_greedy_expert(mdp: AnyMDP, *, epsilon: float) -> FloatArray:
-    """(1 - epsilon) times the optimal expert plus epsilon / A: [H, S, A], epsilon in [0, 1]."""
+    """(1 - epsilon) times the optimal expert plus epsilon / A: [H, S, A], epsilon in [0, 1].
+
+    Cost: one backward induction. Raises ValueError naming the argument, what was wanted and what came.
+    """
     share = as_real("epsilon_greedy_expert", "epsilon", epsilon, 0.0, 1.0)
     return frozen((1.0 - share) * _greedy("epsilon_greedy_expert", mdp) + share / mdp.A)
 
@@ -66,7 +75,7 @@ def random_expert(*, H: int, S: int, A: int, support: int, rng: Rng, least: floa
     return frozen(pi)
 
 
-def suboptimal_expert(mdp: AnyMDP, *, eps: float) -> FloatArray:
+def suboptimal_expert(mdp: MDP, *, eps: float) -> FloatArray:
     """A policy whose value from mu0 is exactly ``eps`` below the optimum: (1 - w) optimal + w worst, w by root finding.
 
     The value falls from V* to the least value of any policy as w goes from 0 to 1, continuously.
@@ -89,7 +98,7 @@ def suboptimal_expert(mdp: AnyMDP, *, eps: float) -> FloatArray:
     worst = optimal_expert(MDP(mdp.P, -mdp.r, mdp.mu0, horizon=mdp.H))
     top = evaluate(mdp, best).J
     range_ = top - evaluate(mdp, worst).J
-    wanted = as_real("suboptimal_expert", "eps", eps, 0.0, float("inf") if not np.isfinite(range_) else 1e300)
+    wanted = as_real("suboptimal_expert", "eps", eps, 0.0, 1e300)
     if wanted > range_:
         fail("suboptimal_expert", "eps", f"be in [0, V* - V_worst] = [0, {range_:.6g}]", f"{wanted:g}")
 

@@ -20,9 +20,8 @@ class Trace(NamedTuple):
         n_episodes: episodes played.
         certificate: upper bound of the regularised gap of pi that the run itself could see, at the end.
         gap: V*_beta - V_beta^pi from mu0, exact: what the certificate bounds.
-        episodes, certificates, widths, gaps, kls: [K] the learning curve: episodes played; certificate and Vu - Vl from mu0;
-        exact
-            gap and KL_traj(pi || pi_ref) of the policy held then.
+        episodes, certificates, widths, gaps, kls: [K] the learning curve: episodes played; certificate and Vu - Vl from
+            mu0; exact gap and KL_traj(pi || pi_ref) of the policy held then.
         visits: [H, S, A] counts at the end.
         upper, lower: [H, S, A] bounds of Q*_beta at the end.
         violation: the most by which Q*_beta was ever outside [lower, upper] at a planning (0: the bounds held throughout).

@@ -47,9 +47,8 @@ class UCBVIEnt:
         eps: accuracy asked for, > 0.
         delta: chance of error allowed, in (0, 1).
         bonus_scale: c >= 0, multiplies the bonuses; below 1 nothing is guaranteed.
-        stop: "certificate" (G <= eps: the policy is eps-optimal), or "width" (Vu - Vl <= eps: the value is known to eps, which
-        is
-            the stopping rule without strong convexity).
+        stop: "certificate" (G <= eps: the policy is eps-optimal), or "width" (Vu - Vl <= eps: the value is known to
+            eps, which is the stopping rule without strong convexity).
         explore: whether an episode may deviate to the widest action; False never does.
         replan: rho >= 0: plans again after max(t + 1, (1 + rho) t) episodes; 0 is each episode.
         budget: most episodes to play, 1 to 10^9.
@@ -82,9 +81,8 @@ class UCBVIEnt:
         """Explore ``mdp`` until the stopping rule is met or the budget is spent.
 
         Args:
-            mdp: an MDP with dense P and rewards in [0, 1]; its P is what episodes are drawn from (and what the exact gaps of
-            the
-                trace are computed with), the learner sees counts only.
+            mdp: an MDP with dense P and rewards in [0, 1]; its P is what episodes are drawn from (and what the exact gaps
+                of the trace are computed with), the learner sees counts only.
             pi_ref: [H, S, A]; where it is zero neither the policy nor the exploration ever plays.
             rng: Generator (advanced by two 64-bit words) or seed.
         Returns:

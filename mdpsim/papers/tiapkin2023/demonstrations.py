@@ -120,11 +120,11 @@ demonstrations_eps_rate = Claim(
         "full": product(expert=("optimal",), n_demos=(8,), eps=geometric(0.001, 0.1, 10)),
     },
     measure=measure_demonstrations,
-    rule=Rate(axis="eps", bound=demonstration_law, margin=0.25, of="episodes"),
+    rule=Rate(axis="eps", bound=demonstration_law, margin=0.2, of="episodes"),
     twins=(
         Twin(
             "as-one-over-eps", r"It grows as $1/\varepsilon$.", "an exponent 1 away",
-            rule=Rate(axis="eps", slope=-1.0, margin=0.25, of="episodes"),
+            rule=Rate(axis="eps", slope=-1.0, margin=0.2, of="episodes"),
         ),
     ),
     seeds=_SEEDS,
