@@ -129,7 +129,7 @@ ELSEWHERE = {
     "judge", "Solution", "Value", "DiscountedSolution", "DiscountedValue", "Verdict", "MeasureError",
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
     "CloningFit", "FiniteFit",
-    "UCBVIEnt", "Trace", "DemonstrationRL", "DemonstrationRun",  # test_ucbvi.py
+    "UCBVI", "UCBVIEnt", "Trace", "DemonstrationRL", "DemonstrationRun",  # test_ucbvi.py, test_bpi.py
     "TokenMDP",  # test_token.py
     "solve_soft_batch", "solve_soft_many",  # test_batch.py
     "Preferences", "save", "load",  # test_preferences.py, test_files.py
