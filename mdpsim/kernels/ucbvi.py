@@ -93,28 +93,20 @@ def _rewards(n, mean, total, radius, unknown):
 
 
 @helper
-def _ahead(n, next_counts, beta, bernstein, scale, horizon, span, rest, radius, kappa, concentration, v_up, v_low, gap):
-    """(upper and lower value of the next state, g_a) of one (s, a) with n > 0 visits, before the last stage."""
-    up, low, y = _model(n, next_counts, v_up, v_low, gap)
-    slack = y + np.sqrt(2.0 * rest * kappa * y) + 2.0 * rest * kappa
-    bonus, hard = span * radius, beta == 0.0
-    if bernstein:
-        spread = np.sqrt(_variance(n, next_counts, v_up, up) * concentration)
-        square = horizon * horizon * kappa / scale if scale > 0.0 else 0.0  # kappa carries scale^2
-        bonus = scale * 3.0 * spread + (14.0 if hard else 9.0) * square + (up - low) / horizon
-        if hard:
-            slack = scale * 6.0 * spread + 36.0 * square + (1.0 + 3.0 / horizon) * y
-    elif hard:
-        slack += 2.0 * bonus
-    return min(up + bonus, span), max(low - bonus, 0.0), min(rest, slack)
+def _bernstein(n, next_counts, v_up, up, width, y, hard, horizon, scale, kappa, concentration):
+    """(bonus, and the slack of the hard certificate) of one (s, a) with n > 0 visits; up and width are means of phat."""
+    spread = scale * np.sqrt(_variance(n, next_counts, v_up, up) * concentration)
+    square = horizon * horizon * kappa / scale if scale > 0.0 else 0.0  # kappa carries scale^2
+    bonus = 3.0 * spread + (14.0 if hard else 9.0) * square + width / horizon
+    return bonus, 6.0 * spread + 36.0 * square + (1.0 + 3.0 / horizon) * y
 
 
 @helper
 def _stage(
-    h, visits, next_counts, totals, r, ranges, beta, delta, scale, bernstein, unknown, v_up, v_low, gap, q_up, q_low, ahead,
+    h, visits, next_counts, totals, r, ranges, hard, delta, scale, bernstein, unknown, v_up, v_low, gap, q_up, q_low, ahead,
     radii,
 ):
-    """Fill q_up, q_low and ahead (the g_a, and ru - rl where beta = 0) [S, A] of stage h from v_up, v_low, gap [S] of h + 1.
+    """Fill q_up, q_low and ahead (the g_a, and ru - rl where planning is hard) [S, A] from v_up, v_low, gap [S] of stage h + 1.
 
     radii [4, S, A] remembers the visits, bonus over span, kappa and C(n)/n of the last planning: few change in an episode.
     """
@@ -130,14 +122,23 @@ def _stage(
                 radii[1, s, a], radii[2, s, a], radii[3, s, a] = _radii(n, size, n_states, delta, scale, unknown)
             r_up, r_low = _rewards(n, r[s, a], totals[s, a], radii[1, s, a], unknown)
             if h == horizon - 1:
-                up, low, slack = 0.0, 0.0, 0.0
+                q_up[s, a], q_low[s, a], slack = r_up, r_low, 0.0
             elif n == 0.0:
-                up, low, slack = span, 0.0, rest
+                q_up[s, a], q_low[s, a], slack = r_up + span, r_low, rest
             else:
-                up, low, slack = _ahead(n, next_counts[s, a], beta, bernstein, scale, horizon, span, rest, radii[1, s, a],
-                                        radii[2, s, a], radii[3, s, a], v_up, v_low, gap)
-            q_up[s, a], q_low[s, a] = r_up + up, r_low + low
-            ahead[s, a] = slack + (r_up - r_low if beta == 0.0 else 0.0)
+                up, low, y = _model(n, next_counts[s, a], v_up, v_low, gap)
+                bonus, kappa = span * radii[1, s, a], radii[2, s, a]
+                slack = y + np.sqrt(2.0 * rest * kappa * y) + 2.0 * rest * kappa
+                if bernstein:
+                    bonus, other = _bernstein(n, next_counts[s, a], v_up, up, up - low, y, hard, horizon, scale, kappa,
+                                              radii[3, s, a])
+                    slack = other if hard else slack
+                elif hard:
+                    slack += 2.0 * bonus
+                q_up[s, a] = r_up + min(up + bonus, span)
+                q_low[s, a] = r_low + max(low - bonus, 0.0)
+                slack = min(rest, slack)
+            ahead[s, a] = slack + (r_up - r_low) if hard else slack
 
 
 @helper
@@ -179,8 +180,8 @@ def plan(
     for back in range(horizon):
         h = horizon - 1 - back
         reward, allowed = r[min(h, r.shape[0] - 1)], ref[h]
-        _stage(h, visits[h], next_counts[h], totals[h], reward, ranges, beta, delta, scale, bernstein, unknown, v_up[h + 1],
-               v_low[h + 1], gap[h + 1], q_up[h], q_low[h], ahead, radii[h])
+        _stage(h, visits[h], next_counts[h], totals[h], reward, ranges, beta == 0.0, delta, scale, bernstein, unknown,
+               v_up[h + 1], v_low[h + 1], gap[h + 1], q_up[h], q_low[h], ahead, radii[h])
         if beta == 0.0:
             hard_stage(q_low[h], allowed, v_low[h], other)
             hard_stage(q_up[h], allowed, v_up[h], pi[h])
