@@ -134,7 +134,7 @@ def _stage(
                                               radii[3, s, a])
                     slack = other if hard else slack
                 elif hard:
-                    slack += 2.0 * bonus
+                    slack = slack + 2.0 * bonus
                 q_up[s, a] = r_up + min(up + bonus, span)
                 q_low[s, a] = r_low + max(low - bonus, 0.0)
                 slack = min(rest, slack)
