@@ -4,8 +4,8 @@
 
 Random MDPs (S = 4, A = 2, H = 3), the optimal expert, eps = 0.01, target loss 2 eps, bonuses scaled by 0.3. Left: episodes of
 demonstration-regularised RL against N_E; of the same learner regularised towards the uniform policy, with the weight
-eps / KL(pi_E || uniform); and of the rule without strong convexity (value known to the target, weight a tenth of
-eps / (H log A)). Right: the losses, those of the clone alone among them. A minute; figure in benchmarks/out.
+eps / KL(pi_E || uniform); of the rule without strong convexity (value known to the target, weight a tenth of eps / (H log A));
+and of BPI-UCBVI, without the KL term. Right: the losses, those of the clone alone among them. A minute; figure in benchmarks/out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from _claims import table
 from mdpsim import evaluate, sample_counts, solve_hard, trajectory_kl
 from mdpsim.estimate.experts import optimal_expert
 from mdpsim.learn.demonstration import DemonstrationRL
+from mdpsim.learn.ucbvi import UCBVI
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
 from mdpsim.mdp import families
 from mdpsim.plots.style import BOUND, DOUBLE, MEASURED, NOTE, OTHERS, legend, new_figure, save, style
@@ -33,7 +34,8 @@ SETTING = {"bonus_scale": SCALE, "replan": 0.02, "budget": 10**8}
 def measure() -> dict[str, np.ndarray]:
     """Name -> [replications, N_E] or [replications]: episodes and losses."""
     uniform = families.uniform_policy(H, S, A)
-    seen: dict[str, list] = {k: [] for k in ("episodes", "loss", "cloning", "uniform", "uniform loss", "slow", "slow loss")}
+    names = ("episodes", "loss", "cloning", "uniform", "uniform loss", "slow", "slow loss", "hard", "hard loss")
+    seen: dict[str, list] = {name: [] for name in names}
     rng = generator(SEED)
     for _ in range(REPLICATIONS):
         mdp = families.random_mdp(S=S, A=A, H=H, rng=rng)
@@ -46,6 +48,7 @@ def measure() -> dict[str, np.ndarray]:
         others = {
             "uniform": UCBVIEnt(beta=EPS / trajectory_kl(mdp, expert, uniform), eps=EPS, **SETTING),
             "slow": UCBVIEnt(beta=weak, eps=2 * EPS - weak * H * np.log(A), stop="width", **SETTING),
+            "hard": UCBVI(eps=2 * EPS, **SETTING),
         }
         for name, learner in others.items():
             trace = learner.run(mdp, uniform, rng)
@@ -65,6 +68,7 @@ def main() -> None:
         (handles["with demonstrations"],) = left.loglog(DEMOS, m["episodes"].mean(axis=0), "o-", color=MEASURED)
         handles["towards the uniform policy"] = left.axhline(m["uniform"].mean(), color=OTHERS[0], linestyle="--")
         handles["without strong convexity"] = left.axhline(m["slow"].mean(), color=OTHERS[1], linestyle="-.")
+        handles["without the KL term (BPI-UCBVI)"] = left.axhline(m["hard"].mean(), color=OTHERS[2], linestyle=":")
         left.set(xlabel="demonstrations $N_E$", ylabel="episodes to the target")
         right.loglog(DEMOS, m["loss"].mean(axis=0), "o-", color=MEASURED)
         (handles["cloning alone"],) = right.loglog(DEMOS, m["cloning"].mean(axis=0), "s-", color=OTHERS[2])
@@ -81,7 +85,8 @@ def main() -> None:
     ]
     print(table(("N_E", "episodes", "loss", "cloning alone loses", "share of runs where cloning alone meets the target"), rows))
     print(f"towards uniform: {m['uniform'].mean():.0f} episodes, loss {m['uniform loss'].mean():.1e}; "
-          f"without strong convexity: {m['slow'].mean():.0f}, loss {m['slow loss'].mean():.1e}")
+          f"without strong convexity: {m['slow'].mean():.0f}, loss {m['slow loss'].mean():.1e}; "
+          f"BPI-UCBVI: {m['hard'].mean():.0f}, loss {m['hard loss'].mean():.1e}")
 
 
 if __name__ == "__main__":

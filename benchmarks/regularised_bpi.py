@@ -3,7 +3,8 @@
     python benchmarks/regularised_bpi.py --preset paper --jobs 8
 
 Runs what the store does not hold yet, prints the verdicts and exponents, and writes to benchmarks/out: bpi_eps, bpi_beta,
-bpi_slow (the claims' figures), and bpi_curves: the certificate, the width Vu - Vl and the exact gap along single runs.
+bpi_slow, bpi_baseline (the claims' figures), and bpi_curves: the certificate, the width Vu - Vl and the exact gap along single
+runs. Prints how episodes grow with S, A and H (reported, not claimed), how the variants compare, and what each stage is known to.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import argparse
 import numpy as np
 from _claims import exponents, options, table, write, write_claim
 
+from mdpsim.learn.ucbvi import UCBVI
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
 from mdpsim.mdp import families
 from mdpsim.plots.style import BOUND, DOUBLE, MEASURED, OTHERS, legend, new_figure, style
 
-CLAIMS = {"bpi_eps": "ucbvi-ent-eps-rate", "bpi_beta": "ucbvi-ent-beta-rate", "bpi_slow": "fast-versus-slow"}
+CLAIMS = {"bpi_eps": "ucbvi-ent-eps-rate", "bpi_beta": "ucbvi-ent-beta-rate", "bpi_slow": "fast-versus-slow",
+          "bpi_baseline": "ucbvi-eps-rate"}
 
 
 def curves(chosen: argparse.Namespace):  # type: ignore[no-untyped-def]
@@ -63,6 +66,50 @@ def stopping(seed: int, runs: int = 20) -> str:
     return table(("eps", f"mean episodes of {runs} runs"), rows)
 
 
+def sizes(seed: int, runs: int = 10) -> str:
+    """Mean episodes until the certificate is at most 0.03 as S, A or H doubles from (4, 2, 3), beta = 1, c = 1; local exponents."""
+    rows = []
+    for name, values in (("S", (4, 8, 16)), ("A", (2, 4, 8)), ("H", (3, 4, 6))):
+        episodes = []
+        for value in values:
+            size = {"S": 4, "A": 2, "H": 3} | {name: value}
+            ref = families.uniform_policy(size["H"], size["S"], size["A"])
+            learner = UCBVIEnt(beta=1.0, eps=0.03, replan=0.02, budget=10**8)
+            found = [learner.run(families.random_mdp(**size, rng=seed + i), ref, seed + i).n_episodes for i in range(runs)]
+            episodes.append(np.mean(found))
+        slopes = np.diff(np.log(episodes)) / np.diff(np.log(values))
+        rows.append((name, values, ", ".join(f"{e:.0f}" for e in episodes), ", ".join(f"{x:.2f}" for x in slopes)))
+    return table(("size", "values", "episodes", "exponents between them"), rows)
+
+
+def variants(seed: int, runs: int = 10) -> str:
+    """Mean episodes at beta = 1 (the baseline: no KL term), c = 1, of each variant; local exponents in eps."""
+    ref, grid, rows = families.uniform_policy(3, 4, 2), (0.1, 0.05, 0.025), []
+    for reward in ("known", "unknown"):
+        for bonus in ("hoeffding", "bernstein"):
+            setting = {"bonus": bonus, "reward": reward, "replan": 0.02, "budget": 10**8}
+            for name in ("UCBVI-Ent+", "BPI-UCBVI"):
+                if bonus == "bernstein" and name == "BPI-UCBVI":
+                    continue  # millions of episodes
+                learners = [UCBVIEnt(beta=1.0, eps=eps, **setting) if name == "UCBVI-Ent+" else UCBVI(eps=eps, **setting)
+                            for eps in grid]
+                mdps = [families.random_mdp(S=4, A=2, H=3, rng=seed + i) for i in range(runs)]
+                tau = [np.mean([x.run(mdp, ref, seed + i).n_episodes for i, mdp in enumerate(mdps)]) for x in learners]
+                slopes = np.diff(np.log(tau)) / np.diff(np.log(grid))
+                rows.append((name, bonus, reward, *(f"{t:.0f}" for t in tau), ", ".join(f"{x:.2f}" for x in slopes)))
+    return table(("learner", "bonus", "rewards", *(f"eps = {e:g}" for e in grid), "exponents"), rows)
+
+
+def stages(seed: int) -> str:
+    """What 10^5 episodes at beta = 0.1 show of each stage: every episode deviates at one stage, or none, each with chance 1/4."""
+    mdp, ref = families.random_mdp(S=4, A=2, H=3, rng=seed), families.uniform_policy(3, 4, 2)
+    trace = UCBVIEnt(beta=0.1, eps=1e-12, budget=10**5).run(mdp, ref, seed)
+    width, reached = trace.upper - trace.lower, trace.visits.sum(axis=-1) > 0
+    rows = [(h, int(trace.visits[h][reached[h]].min()), int(trace.visits[h].max()), f"{width[h][reached[h]].max():.3f}")
+            for h in range(3)]
+    return table(("stage", "least visits of an action", "most", "widest Qu - Ql"), rows)
+
+
 def main() -> None:
     """Write the figures, print the exponents."""
     chosen = options(__doc__)
@@ -70,7 +117,8 @@ def main() -> None:
     write(curves(chosen), chosen, "bpi_curves", "regularised_bpi.py")
     print("\n" + exponents(verdicts))
     print("\n" + validity(chosen.seed))
-    print("\n" + stopping(chosen.seed))
+    for part in (stopping, sizes, variants, stages):
+        print("\n" + part(chosen.seed))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def test_a_run_is_clone_preferences_fit_plan():
     prefs = sample_preferences(mdp, clone, clone, 400, generator(7))
     fit = fit_reward(prefs)
     np.testing.assert_allclose(run.fit.theta, fit.theta, atol=1e-6)
-    np.testing.assert_allclose(run.rewards[-1], fit.r, atol=1e-6)
+    np.testing.assert_allclose(run.fits[-1].r, fit.r, atol=1e-6)
     pi = solve_soft(MDP(mdp.P, run.fit.r, mdp.mu0), clone, 0.2).pi
     np.testing.assert_array_equal(run.pi, pi)
     best = float(mdp.mu0 @ solve_hard(mdp).V[0])
@@ -53,7 +53,7 @@ def test_a_curve_is_the_method_on_prefixes():
     mdp, _, demos = setting()
     long, short = LEARNER.run(mdp, demos, 7), replace(LEARNER, n_pairs=(50,)).run(mdp, demos, 7)
     assert long.losses[0] == pytest.approx(short.losses[0], abs=1e-9)
-    np.testing.assert_allclose(long.rewards[0], short.rewards[0], atol=1e-6)
+    np.testing.assert_allclose(long.fits[0].r, short.fits[0].r, atol=1e-6)
 
 
 def test_weights_follow_the_decay_and_zero_is_the_hard_optimum():

@@ -131,6 +131,18 @@ def check_box(function: str, low: object, high: object, ridge: object) -> tuple[
     return bottom, top, weight
 
 
+def _distinct(rows: Differences, size: int) -> tuple[IntArray, FloatArray]:
+    """(the first of each kind of pair, its share): equal indices and label; all kept where one number cannot name a kind."""
+    n, width = rows.idx.shape
+    if 2.0 * float(size) ** width > 2.0**62:
+        return np.arange(n), np.full(n, 1.0 / n)
+    code = rows.label.copy()
+    for k in range(width):
+        code = code * size + rows.idx[:, k]
+    _, first, counts = np.unique(code, return_index=True, return_counts=True)
+    return first, counts / n
+
+
 def fit_rows(
     rows: Differences, phi: FloatArray | None, shape: tuple[int, int, int], low: float, high: float, ridge: float,
     start: FloatArray | None,
@@ -142,11 +154,12 @@ def fit_rows(
     place[seen] = np.arange(seen.size)
     begin = np.full(seen.size, centre) if start is None else np.clip(start.reshape(-1)[seen], low, high)
     found, hessian, info = np.empty(seen.size), np.zeros((seen.size, seen.size)), np.empty(3)
-    bradley_terry.fit(
-        frozen(place[rows.idx]), frozen(np.ascontiguousarray(rows.val)), frozen(np.ascontiguousarray(rows.label)), low, high,
-        centre, ridge, frozen(begin), TOLERANCE, MAX_STEPS, found, hessian, info,
-    )
     n = rows.label.size
+    kept, weight = _distinct(rows, size) if phi is None else (np.arange(n), np.full(n, 1.0 / n))
+    bradley_terry.fit(
+        frozen(place[rows.idx[kept]]), frozen(rows.val[kept]), frozen(rows.label[kept]), frozen(weight), low, high, centre,
+        ridge, frozen(begin), TOLERANCE, MAX_STEPS, found, hessian, info,
+    )
     theta = np.full(size, centre)
     theta[seen] = found
     information = ridge * np.eye(size)

@@ -1,6 +1,6 @@
 """Bradley-Terry rewards on a box: the likelihood of labelled differences, and Newton's method for its maximum.
 
-    L(theta) = (1/n) sum_i softplus(-y_i x_i . theta) + (ridge/2) |theta - centre|^2,   y_i = +-1,   low <= theta <= high
+    L(theta) = sum_i w_i softplus(-y_i x_i . theta) + (ridge/2) |theta - centre|^2,   y_i = +-1,   low <= theta <= high
 
 x_i is a row of fixed width K: columns idx [i, :] with values val [i, :], which may name a column twice. L is convex. A step
 minimises its quadratic model on the box exactly, by a primal active-set method, and is halved until L falls. (Clipping Newton's
@@ -31,21 +31,20 @@ def _score(idx, val, theta, i):
 
 
 @helper
-def _value(idx, val, label, centre, ridge, theta):
+def _value(idx, val, label, weight, centre, ridge, theta):
     """L(theta)."""
     total = 0.0
     for i in range(idx.shape[0]):
         z = _score(idx, val, theta, i)
         z = z if label[i] == 1 else -z
-        total += max(-z, 0.0) + log1p(exp(-abs(z)))
-    total /= idx.shape[0]
+        total += weight[i] * (max(-z, 0.0) + log1p(exp(-abs(z))))
     for j in range(theta.size):
         total += 0.5 * ridge * (theta[j] - centre) * (theta[j] - centre)
     return total
 
 
 @helper
-def _derivatives(idx, val, label, centre, ridge, theta, gradient, hessian):
+def _derivatives(idx, val, label, weight, centre, ridge, theta, gradient, hessian):
     """gradient [D] and the lower triangle of hessian [D, D] of L at theta."""
     n, width = idx.shape
     for j in range(theta.size):
@@ -55,16 +54,16 @@ def _derivatives(idx, val, label, centre, ridge, theta, gradient, hessian):
         hessian[j, j] = ridge
     for i in range(n):
         z = _score(idx, val, theta, i)
-        p = quotient(1.0, 1.0 + exp(-z))
-        slope = ((p - 1.0) if label[i] == 1 else p) / n
-        if label[i] == 1:  # 1 - p without cancellation
-            slope = -quotient(1.0, 1.0 + exp(z)) / n
-        weight = p * quotient(1.0, 1.0 + exp(z)) / n
+        small = exp(-abs(z))
+        large = quotient(weight[i], 1.0 + small)  # w times the probability of the likelier label, and of the other
+        rest = small * large
+        slope = (-rest if z > 0.0 else -large) if label[i] == 1 else (large if z > 0.0 else rest)
+        curve = quotient(rest, 1.0 + small)
         for k in range(width):
             gradient[idx[i, k]] += slope * val[i, k]
             for m in range(width):
                 if idx[i, m] <= idx[i, k]:
-                    hessian[idx[i, k], idx[i, m]] += weight * val[i, k] * val[i, m]
+                    hessian[idx[i, k], idx[i, m]] += curve * val[i, k] * val[i, m]
 
 
 @helper
@@ -118,22 +117,22 @@ def _box_step(hessian, gradient, theta, low, high, tol, d, side, reduced, chol, 
 
 
 @kernel
-def fit(idx, val, label, low, high, centre, ridge, start, tol, max_steps, theta, hessian, info):
+def fit(idx, val, label, weight, low, high, centre, ridge, start, tol, max_steps, theta, hessian, info):
     """Minimise L over the box.
 
-    idx, val [n, K], label [n] in {0, 1}, start [D] in the box. Fills theta [D], the lower triangle of hessian [D, D] at theta
-    and info: [largest projected gradient, steps, L]. Stops where |theta - clip(theta - gradient)| is at most tol everywhere, or
-    after a step so short that the next would be rounding. Cost of a step: n K^2, and D^3/6 for each of some D
-    changes of the active set.
+    idx, val [n, K], label [n] in {0, 1}, weight [n] with sum 1, start [D] in the box. Fills theta [D], the lower triangle of
+    hessian [D, D] at theta and info: [largest projected gradient, steps, L]. Stops where |theta - clip(theta - gradient)| is at
+    most tol everywhere, or after a step so short that the next would be rounding. Cost of a step: n K^2, and D^3/6 for each of
+    some D changes of the active set.
     """
     n = theta.size
     gradient, d, trial = np.empty(n), np.empty(n), np.empty(n)
     side, reduced, chol, right, p = np.zeros(n, np.int64), np.zeros((n, n)), np.empty((n, n)), np.empty(n), np.empty(n)
     for j in range(n):
         theta[j] = start[j]
-    value, steps, largest, last = _value(idx, val, label, centre, ridge, theta), 0, np.inf, False
+    value, steps, largest, last = _value(idx, val, label, weight, centre, ridge, theta), 0, np.inf, False
     while True:
-        _derivatives(idx, val, label, centre, ridge, theta, gradient, hessian)
+        _derivatives(idx, val, label, weight, centre, ridge, theta, gradient, hessian)
         largest = 0.0
         for j in range(n):
             largest = max(largest, abs(theta[j] - min(max(theta[j] - gradient[j], low), high)))
@@ -150,7 +149,7 @@ def fit(idx, val, label, low, high, centre, ridge, start, tol, max_steps, theta,
             for j in range(n):
                 trial[j] = min(max(theta[j] + scale * d[j], low), high)
                 trial[j] = (low if side[j] < 0 else high) if scale == 1.0 and side[j] != 0 else trial[j]
-            ahead = _value(idx, val, label, centre, ridge, trial)
+            ahead = _value(idx, val, label, weight, centre, ridge, trial)
             if ahead <= value + SUFFICIENT * scale * slope + ROUNDING:
                 fell = True
                 break

@@ -43,9 +43,8 @@ class RLHFRun(NamedTuple):
     Args:
         pi: [H, S, A] the policy returned, from all pairs.
         clone: [H, S, A] the policy that the pairs were drawn from.
-        fit: the reward fitted to all pairs.
+        fits: [K] the rewards fitted.
         n_pairs: [K] increasing; the other columns are of the method run on so many pairs, the first of one stream.
-        rewards: [K, H, S, A] rewards fitted.
         betas: [K] weight of the KL term.
         losses: [K] V* - V of the policy, exact.
         kls: [K] KL_traj(policy || clone).
@@ -56,15 +55,19 @@ class RLHFRun(NamedTuple):
 
     pi: FloatArray
     clone: FloatArray
-    fit: RewardFit
+    fits: tuple[RewardFit, ...]
     n_pairs: IntArray
-    rewards: FloatArray
     betas: FloatArray
     losses: FloatArray
     kls: FloatArray
     certificates: FloatArray
     episodes: IntArray
     cloning_loss: float
+
+    @property
+    def fit(self) -> RewardFit:
+        """The reward fitted to all pairs."""
+        return self.fits[-1]
 
 
 class Plan(NamedTuple):
@@ -150,18 +153,16 @@ class RLHF:
         start = self._clone(mdp, demos, phi) if clone is None else as_simplex("RLHF.run", "clone", clone, "H S A", _shape(mdp))
         generator = as_generator("RLHF.run", rng)
         prefs = sample_preferences(mdp, start, start, self.n_pairs[-1], generator, link=self.link)
-        rows, fit, rewards, plans, values = differences(prefs, phi), None, [], [], []
+        rows, fits, plans, values = differences(prefs, phi), [], [], []
         betas = self.beta * np.array(self.n_pairs, float) ** -self.decay
         for n, beta in zip(self.n_pairs, betas, strict=True):
-            fit = fit_rows(rows.head(n), phi, _shape(mdp), self.low, self.high, self.ridge, None if fit is None else fit.theta)
-            rewards.append(fit.r)
-            plans.append(self.plan(mdp, start, fit, float(beta), generator))
+            before = fits[-1].theta if fits else None
+            fits.append(fit_rows(rows.head(n), phi, _shape(mdp), self.low, self.high, self.ridge, before))
+            plans.append(self.plan(mdp, start, fits[-1], float(beta), generator))
             values.append(evaluate(mdp, plans[-1].pi, pi_ref=start))
         best = float(mdp.mu0 @ solve_hard(mdp).V[0])
-        assert fit is not None  # n_pairs holds one or more
         return RLHFRun(
-            pi=plans[-1].pi, clone=start, fit=fit, n_pairs=frozen(np.array(self.n_pairs)),
-            rewards=frozen(np.stack(rewards)), betas=frozen(betas),
+            pi=plans[-1].pi, clone=start, fits=tuple(fits), n_pairs=frozen(np.array(self.n_pairs)), betas=frozen(betas),
             losses=frozen(np.array([best - v.J for v in values])), kls=frozen(np.array([v.kl for v in values])),
             certificates=frozen(np.array([p.certificate for p in plans])),
             episodes=frozen(np.array([p.n_episodes for p in plans])), cloning_loss=best - evaluate(mdp, start).J,

@@ -185,7 +185,7 @@ FIXED = 0.3
 def _excess(point: Point, rng: np.random.Generator, beta: float, decay: float) -> dict[str, FloatArray]:
     learner = RLHF(beta=beta, decay=decay, n_pairs=PAIRS)
     mdp, expert, run = pipeline(point["family"], point["n_demos"], learner, rng, covered=0.5)
-    sides = [oracle(mdp, expert, run.clone, r, b)["bound"] for r, b in zip(run.rewards, run.betas, strict=True)]
+    sides = [oracle(mdp, expert, run.clone, fit.r, b)["bound"] for fit, b in zip(run.fits, run.betas, strict=True)]
     return {"excess": np.array(sides), "loss": run.losses}
 
 
