@@ -5,7 +5,8 @@
 Random MDPs (S = 4, A = 2, H = 3), the optimal expert, eps = 0.01, target loss 2 eps, bonuses scaled by 0.3. Left: episodes of
 demonstration-regularised RL against N_E; of the same learner regularised towards the uniform policy, with the weight
 eps / KL(pi_E || uniform); of the rule without strong convexity (value known to the target, weight a tenth of eps / (H log A));
-and of BPI-UCBVI, without the KL term. Right: the losses, those of the clone alone among them. A minute; figure in benchmarks/out.
+and of BPI-UCBVI, without the KL term. Right: the losses, those of the clone alone among them. A minute; figure in
+benchmarks/out.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 Runs what the store does not hold yet, prints the verdicts and exponents, and writes to benchmarks/out: bpi_eps, bpi_beta,
 bpi_slow, bpi_baseline (the claims' figures), and bpi_curves: the certificate, the width Vu - Vl and the exact gap along single
-runs. Prints how episodes grow with S, A and H (reported, not claimed), how the variants compare, and what each stage is known to.
+runs. Prints how episodes grow with S, A and H (reported, not claimed), how the variants compare, and how well each stage is
+known.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def stopping(seed: int, runs: int = 20) -> str:
 
 
 def sizes(seed: int, runs: int = 10) -> str:
-    """Mean episodes until the certificate is at most 0.03 as S, A or H doubles from (4, 2, 3), beta = 1, c = 1; local exponents."""
+    """Mean episodes until the certificate is at most 0.03 as S, A or H grows from (4, 2, 3); beta = 1, c = 1."""
     rows = []
     for name, values in (("S", (4, 8, 16)), ("A", (2, 4, 8)), ("H", (3, 4, 6))):
         episodes = []
@@ -101,7 +102,7 @@ def variants(seed: int, runs: int = 10) -> str:
 
 
 def stages(seed: int) -> str:
-    """What 10^5 episodes at beta = 0.1 show of each stage: every episode deviates at one stage, or none, each with chance 1/4."""
+    """What 10^5 episodes at beta = 0.1 show of each stage: an episode deviates at one of them, or none, each with chance 1/4."""
     mdp, ref = families.random_mdp(S=4, A=2, H=3, rng=seed), families.uniform_policy(3, 4, 2)
     trace = UCBVIEnt(beta=0.1, eps=1e-12, budget=10**5).run(mdp, ref, seed)
     width, reached = trace.upper - trace.lower, trace.visits.sum(axis=-1) > 0
