@@ -69,7 +69,7 @@ def main() -> None:
         (handles["with demonstrations"],) = left.loglog(DEMOS, m["episodes"].mean(axis=0), "o-", color=MEASURED)
         handles["towards the uniform policy"] = left.axhline(m["uniform"].mean(), color=OTHERS[0], linestyle="--")
         handles["without strong convexity"] = left.axhline(m["slow"].mean(), color=OTHERS[1], linestyle="-.")
-        handles["without the KL term (BPI-UCBVI)"] = left.axhline(m["hard"].mean(), color=OTHERS[2], linestyle=":")
+        handles["without the KL term (BPI-UCBVI)"] = left.axhline(m["hard"].mean(), color=OTHERS[3], linestyle=(0, (1, 1)))
         left.set(xlabel="demonstrations $N_E$", ylabel="episodes to the target")
         right.loglog(DEMOS, m["loss"].mean(axis=0), "o-", color=MEASURED)
         (handles["cloning alone"],) = right.loglog(DEMOS, m["cloning"].mean(axis=0), "s-", color=OTHERS[2])

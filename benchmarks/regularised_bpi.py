@@ -102,7 +102,7 @@ def variants(seed: int, runs: int = 10) -> str:
 
 
 def stages(seed: int) -> str:
-    """What 10^5 episodes at beta = 0.1 show of each stage: an episode deviates at one of them, or none, each with chance 1/4."""
+    """What 10^5 episodes at beta = 0.1 show of each stage: an episode deviates at one of them or none, chance 1/4 each."""
     mdp, ref = families.random_mdp(S=4, A=2, H=3, rng=seed), families.uniform_policy(3, 4, 2)
     trace = UCBVIEnt(beta=0.1, eps=1e-12, budget=10**5).run(mdp, ref, seed)
     width, reached = trace.upper - trace.lower, trace.visits.sum(axis=-1) > 0
