@@ -37,7 +37,7 @@ REFRESH = 256  # rank-one updates of an inverse before it is computed afresh
 def invert(gram, floor, factor, inverse):
     """Fill inverse [d, d] with that of gram >= floor I, by Cholesky; log det(gram / floor). factor [d, d] is work space.
 
-    In exact arithmetic no pivot is below floor: what rounding takes from it is given back.
+    Reads the lower triangle of gram. In exact arithmetic no pivot is below floor: what rounding takes from it is given back.
     """
     d = gram.shape[0]
     log_det = 0.0
@@ -207,8 +207,9 @@ def _episode(
 ):
     """Play pi, but the widest action at one stage drawn among none and 0 .. H-1; add what was seen to gram and sums.
 
-    ``track`` keeps inverse [H, d, d] and log_det [H] up to date too. The last stage needs no regression. Numbers of the
-    stream: 0 the stage to deviate in, 1 the first state, 3h + 2, 3h + 3, 3h + 4 action, feature and next state of stage h.
+    gram [H, d, d] is kept in its lower triangle, sums [H, S, d] is the transpose of Sigma; ``track`` keeps inverse [H, d, d]
+    and log_det [H] up to date too. The last stage needs no regression. Numbers of the stream: 0 the stage to deviate in, 1 the
+    first state, 3h + 2, 3h + 3, 3h + 4 action, feature and next state of stage h.
     """
     horizon, _, n_actions = pi.shape
     width = phi.shape[2]
@@ -225,7 +226,7 @@ def _episode(
             x = phi[state, action]
             for i in range(width):
                 sums[h, after, i] += x[i]
-                for j in range(width):
+                for j in range(i + 1):
                     gram[h, i, j] += x[i] * x[j]
             if track:
                 log_det[h] += rank_one(inverse[h], x, y)

@@ -9,19 +9,19 @@ with m and w the centre and half-width of [lo, hi] and P f = sum_s' P_h(s'|s, a)
     |P f - m - x . Lambda^{-1} Sigma (f - m)| <= w U |x|,   U = sqrt(log det(Lambda/ridge) + 2 (S-1) log 2 + 2 log(H/delta))
                                                                 + sqrt(ridge d).
 Proof. P m = m, so let m = 0 and w = 1 by homogeneity. As f(s'_i) = phi_i . mu f + eta_i(f), the error is x . Lambda^{-1}
-(ridge mu f - sum_i phi_i eta_i(f)), at most |x| (sqrt(ridge) ||mu f||_2 + |sum_i phi_i eta_i(f)|), and ||mu f||_2 <= sqrt(d). The
-last norm is convex in f, so it is largest at a vertex of [-1, 1]^S, and the same at f and -f: a union over 2^(S-1) vertices and
-H stages, without a net, of the self-normalised inequality (Abbasi-Yadkori, Pal, Szepesvari 2011; eta_i(f) has a range of 2, and
-is 1-sub-Gaussian), which holds for all t at once. QED. The term S log 2 stands where a covering number of the values would.
+(ridge mu f - sum_i phi_i eta_i(f)), at most |x| (sqrt(ridge) ||mu f||_2 + |sum_i phi_i eta_i(f)|), and ||mu f||_2 <= sqrt(d).
+The last norm is convex in f, so it is largest at a vertex of [-1, 1]^S, and the same at f and -f: a union over 2^(S-1) vertices
+and H stages, without a net, of the self-normalised inequality (Abbasi-Yadkori, Pal, Szepesvari 2011; eta_i(f) has a range of 2,
+and is 1-sub-Gaussian), which holds for all t at once. QED. The term S log 2 stands where a covering number of values would.
 
-Sandwich. On this event Ql <= Q*_beta <= Qu at every planning: P V* <= P Vu <= est(Vu) + rad(Vu) by induction, although est, whose
-weights may be negative, is not monotone. This needs the lemma at data-dependent f.
+Sandwich. On this event Ql <= Q*_beta <= Qu at every planning: P V* <= P Vu <= est(Vu) + rad(Vu) by induction, although est,
+whose weights may be negative, is not monotone. This needs the lemma at data-dependent f.
 
 Certificate. pi is soft-optimal for Qu, so the gap obeys V*_h - V_h^pi <= min(M, M^2/(8 beta)) + pi P (V* - V^pi)_{h+1}
 (mdpsim/learn/ucbvi_ent.py), and by induction it is at most G: P (V* - V^pi) <= P G <= est(G) + rad(G), the lemma at f = G
-with the range that G is seen to have. So the run may stop where G <= eps, and its policy is eps-optimal with probability 1 - delta.
-G is second order: rad(G) is |x| times the range of G, itself of order |x|^2. Where every state's features are met often,
-it decays as 1/(beta t); where some state of a stage cannot be reached, max G does not decay and G is of first order, |x|.
+with the range that G is seen to have. So the run may stop where G <= eps: its policy is then eps-optimal, with probability
+1 - delta. G is of second order: rad(G) is |x| times the range of G, itself of order |x|^2. It decays as 1/(beta t) where
+|phi(s, a)| does for all states; where some state's features are never met, max G does not decay, and G is of first order, |x|.
 
 Oracle. The same recursion with the true P in the place of est + rad: what the curvature and the widths alone give. It is not
 observable: stop="oracle" is for theorists, who ask when an oracle would have stopped.
@@ -77,7 +77,7 @@ class LSVIUCBEnt:
     beta: float
     eps: float
     delta: float = 0.1
-    bonus: str = "vertex"
+    bonus: str = "range"
     bonus_scale: float = 1.0
     stop: str = "certificate"
     explore: bool = True
@@ -105,12 +105,12 @@ class LSVIUCBEnt:
         """Explore ``mdp`` until the stopping rule is met or the budget is spent.
 
         Args:
-            mdp: a linear MDP with rewards in [0, 1]; its mu is what episodes are drawn from (and what exact gaps, and the oracle's
-                certificate, are computed with), the learner sees features and next states only.
+            mdp: a linear MDP with rewards in [0, 1]; its mu is what episodes are drawn from (and what exact gaps, and the
+                oracle's certificate, are computed with), the learner sees features and next states only.
             pi_ref: [H, S, A]; where it is zero neither the policy nor the exploration ever plays.
             rng: Generator (advanced by two 64-bit words) or seed.
-            phi: [S, A, d] the features that the learner is given, rows on the simplex; None is those of ``mdp``. With others the
-                model is misspecified, and nothing is guaranteed.
+            phi: [S, A, d] the features that the learner is given, rows on the simplex; None is those of ``mdp``. With others
+                the model is misspecified, and nothing is guaranteed.
         Returns:
             Trace: at status "budget" its certificate says what is known of the policy; ``oracles`` is the oracle's.
         Cost: H (S A d^2 + d^3) a planning, some log(budget) / replan of them, and H (A + d^2) an episode. No array is larger
