@@ -30,7 +30,7 @@ from mdpsim.kernels.ucbvi import BUDGET, STOPPED, _gaps, _violation, _widths
 
 COVERING, VERTEX, RANGE = 0, 1, 2  # bonuses
 CERTIFICATE, WIDTH, ORACLE = 0, 1, 2  # stopping rules: columns 1, 2, 3 of the marks
-REFRESH = 256  # rank-one updates of an inverse before it is computed afresh
+REFRESH = 256  # rank-one updates of an inverse after which the learner has it computed afresh
 
 
 @helper
@@ -235,19 +235,23 @@ def _episode(
 
 @kernel
 def explore(
-    phi, world, mu, r, mu0, ref, q_star, beta, eps, delta, scale, ridge, growth, kind, rule, deviates, budget, key0, key1,
-    checkpoints, visits, q_up, q_low, pi, marks, policies, info,
+    phi, world, mu, theta, mu0, ref, q_star, beta, eps, delta, scale, ridge, growth, refresh, kind, rule, deviates, budget,
+    key0, key1, checkpoints, visits, q_up, q_low, pi, marks, policies, info,
 ):
     """Run until the quantity that ``rule`` names is at most eps, or ``budget`` episodes are played.
 
-    phi [S, A, d] the learner's features; world [S, A, D] and mu [H or 1, D, S] the true transitions; r [H or 1, S, A],
-    mu0 [1, S], ref, q_star [H, S, A], checkpoints [K] (episodes, increasing). Fills visits [H, S, A], q_up, q_low, pi
-    [H, S, A], marks [K+1, 4] (episodes, certificate, width, oracle; the last row is the end), policies [K, H, S, A] and
-    info [status, episodes, worst violation of the bounds, re-plannings, checkpoints passed]. Plans again at t ->
-    max(t+1, (1+growth) t). Cost of a plan: H (S A d^2 + S d + S D + S A D + d^3); of an episode: H (A + d^2).
+    phi [S, A, d] the learner's features; world [S, A, D], mu [H or 1, D, S] and theta [H or 1, D] the MDP; mu0 [1, S], ref,
+    q_star [H, S, A], checkpoints [K] (episodes, increasing). Fills visits [H, S, A], q_up, q_low, pi [H, S, A], marks
+    [K+1, 4] (episodes, certificate, width, oracle; the last row is the end), policies [K, H, S, A] and info [status,
+    episodes, worst violation of the bounds, re-plannings, checkpoints passed]. Plans again at t -> max(t+1, (1+growth) t).
+    Inverses are computed afresh, or, where few episodes lie between plannings, updated at most ``refresh`` times before
+    they are. Cost of a plan: H (S A d^2 + S A D + S d + S D + d^3); of an episode: H (A + d^2).
     """
     horizon, n_states, n_actions = pi.shape
     d = phi.shape[2]
+    r = np.empty((theta.shape[0], n_states, n_actions))
+    for h in range(theta.shape[0]):
+        project(world, theta[h], r[h])
     linear = is_linear(r, beta, horizon)
     v_up, v_low = np.zeros((horizon + 1, n_states)), np.zeros((horizon + 1, n_states))
     gap, oracle = np.zeros((horizon + 1, n_states)), np.zeros((horizon + 1, n_states))
@@ -264,7 +268,7 @@ def explore(
     first_sums, first_guide = tables(mu0)
     t, k, plans, worst, updates, track = 0, 0, 0, 0.0, 0, False
     while True:
-        if not track or updates > REFRESH:
+        if not track or updates > refresh:
             updates = 0
             for h in range(horizon - 1):
                 log_det[h] = invert(gram[h], ridge, factor, inverse[h])

@@ -120,8 +120,8 @@ class LSVIUCBEnt:
         """
         if not isinstance(mdp, LinearMDP):
             fail("LSVIUCBEnt.run", "mdp", "be a LinearMDP", type(mdp).__name__)
-        r = np.ascontiguousarray(np.moveaxis(mdp.phi @ mdp.theta.T, -1, 0))
-        if r.min() < 0.0 or r.max() > 1.0 + 1e-12:
+        r = mdp.phi @ mdp.theta.T
+        if r.min() < 0.0 or r.max() > 1.0 + 1e-12:  # sums of products may round above 1
             fail("LSVIUCBEnt.run", "mdp", "have rewards in [0, 1]", f"[{r.min():g}, {r.max():g}]")
         shape = (mdp.H, mdp.S, mdp.A)
         ref = as_simplex("LSVIUCBEnt.run", "pi_ref", pi_ref, "H S A", shape)
@@ -132,10 +132,10 @@ class LSVIUCBEnt:
         visits, upper, lower, pi = np.zeros(shape), np.empty(shape), np.empty(shape), np.empty(shape)
         marks, policies, info = np.zeros((checkpoints.size + 1, 4)), np.empty((checkpoints.size, *shape)), np.empty(5)
         lsvi.explore(
-            features, mdp.phi, mdp.mu, frozen(r), mdp.mu0.reshape(1, -1), ref, best.Q, float(self.beta), float(self.eps),
-            float(self.delta), float(self.bonus_scale), float(self.ridge), float(self.replan), BONUSES[self.bonus],
-            RULES[self.stop], self.explore, int(self.budget), *key, frozen(checkpoints), visits, upper, lower, pi, marks,
-            policies, info,
+            features, mdp.phi, mdp.mu, mdp.theta, mdp.mu0.reshape(1, -1), ref, best.Q, float(self.beta), float(self.eps),
+            float(self.delta), float(self.bonus_scale), float(self.ridge), float(self.replan), lsvi.REFRESH,
+            BONUSES[self.bonus], RULES[self.stop], self.explore, int(self.budget), *key, frozen(checkpoints), visits, upper,
+            lower, pi, marks, policies, info,
         )
         passed, optimum = int(info[4]), float(mdp.mu0 @ best.V[0])
         passed -= passed > 0 and marks[passed - 1, 0] == marks[-1, 0]  # the end is a row of its own
