@@ -295,7 +295,7 @@ def test_the_same_seed_gives_the_same_run_and_the_budget_its_prefix(replan):
 
 def test_each_rule_waits_for_what_it_names():
     mdp = instance(0)
-    rules, learner = ("certificate", "width", "oracle"), LSVIUCBEnt(beta=1.0, eps=0.02, bonus="vertex", bonus_scale=0.3)
+    rules, learner = ("certificate", "width", "oracle"), LSVIUCBEnt(beta=1.0, eps=0.02, bonus="vertex", bonus_scale=0.1)
     runs = {rule: replace(learner, stop=rule).run(mdp, UNIFORM, 0) for rule in rules}
     for rule, column in zip(rules, ("certificates", "widths", "oracles"), strict=True):
         seen = getattr(runs[rule], column)
