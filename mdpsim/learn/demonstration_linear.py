@@ -100,5 +100,5 @@ class LinearDemonstrationRL:
             beta = float(np.clip(self.eps / divergence, 1e-8, 1e8))
         trace = self._learner(beta).run(mdp, clone, rng)
         best = float(mdp.mu0 @ solve_hard(mdp).V[0])
-        losses = [best - evaluate(mdp, pi).J for pi in (trace.pi, clone)]
-        return DemonstrationRun(trace.pi, clone, beta, *losses, trace)
+        loss, cloning_loss = (best - evaluate(mdp, pi).J for pi in (trace.pi, clone))
+        return DemonstrationRun(trace.pi, clone, beta, loss, cloning_loss, trace)

@@ -51,7 +51,8 @@ def instance(kind: str, rng: np.random.Generator) -> LinearMDP:
 def nonlinear_instance(rng: np.random.Generator) -> LinearMDP:
     """Deterministic transitions, uniform at random: linear in one-hot features [S, A, S A] only."""
     mdp = families.random_deterministic(S=S, A=A, H=H, rng=rng)
-    return LinearMDP(np.eye(S * A).reshape(S, A, S * A), mdp.P.reshape(-1, S * A, S), mdp.r.reshape(-1, S * A), mdp.mu0)
+    P = np.asarray(mdp.P)
+    return LinearMDP(np.eye(S * A).reshape(S, A, S * A), P.reshape(-1, S * A, S), mdp.r.reshape(-1, S * A), mdp.mu0)
 
 
 def linear_law(point: Point) -> float:
