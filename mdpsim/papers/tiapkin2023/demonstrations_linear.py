@@ -29,7 +29,7 @@ from mdpsim.solve.exact import evaluate, solve_hard, trajectory_kl
 
 DIMENSION = min(A - 1, D - 1) + (H - 1) * (D - 1)  # sum_h d_h: one start state, and phi differences that sum to 0
 TEMPERATURE = 0.05
-FIXED_BETA = 0.05  # of the twin
+FIXED_BETA = 0.2  # of the twin
 EXPERTS = ("optimal", "soft")
 
 
@@ -69,7 +69,7 @@ def measure_linear_demonstrations(point: Point, rng: np.random.Generator) -> Map
 
 @per_seed
 def measure_linear_fixed_beta(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
-    """The twin's false algorithm: beta = 0.05 whatever the number of demonstrations."""
+    """The twin's false algorithm: beta = 0.2 whatever the number of demonstrations."""
     return _run(point, rng, point["expert"], FIXED_BETA)
 
 
@@ -103,7 +103,7 @@ demonstrations_linear = Claim(
     rule=Rate(axis="n_demos", bound=linear_demonstration_law, margin=0.2, of="episodes"),
     twins=(
         Twin(
-            "the-weight-fixed", r"The same with a weight $\beta = 0.05$ that does not grow with $N_E$.",
+            "the-weight-fixed", r"The same with a weight $\beta = 0.2$ that does not grow with $N_E$.",
             "its exponent is about 0, 1 away",
             measure=measure_linear_fixed_beta,
             grid={preset: product(expert=("soft",), eps=(0.015,), n_demos=n) for preset, n in _DEMOS.items()},
