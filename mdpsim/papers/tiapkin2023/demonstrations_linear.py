@@ -87,7 +87,7 @@ _EPS = {
     "smoke": geometric(0.01, 0.04, 3), "quick": geometric(0.008, 0.04, 4),
     "paper": geometric(0.003, 0.04, 7), "full": geometric(0.002, 0.04, 9),
 }
-_SEEDS = {"smoke": 30, "quick": 30, "paper": 300, "full": 3000}
+_SEEDS = {"smoke": 40, "quick": 40, "paper": 400, "full": 4000}
 
 demonstrations_linear = Claim(
     id="tiapkin2023/demonstrations-linear",
@@ -127,7 +127,10 @@ demonstrations_linear_eps = Claim(
     ),
     origin="derived",
     cites=(PAPER.at("Corollary 3, linear MDPs"),),
-    grid={preset: product(expert=EXPERTS, n_demos=(32,), eps=eps) for preset, eps in _EPS.items()},
+    grid={
+        preset: product(expert=("optimal",) if preset == "smoke" else EXPERTS, n_demos=(32,), eps=eps)
+        for preset, eps in _EPS.items()
+    },
     measure=measure_linear_demonstrations,
     rule=Rate(axis="eps", bound=linear_demonstration_law, margin=0.2, of="episodes"),
     twins=(

@@ -249,14 +249,14 @@ def _stopping(point: Point, rng: np.random.Generator, stop: str, bonus: str, sca
 
 _STOPS = ("certificate", "oracle")
 _EPS = {  # at beta = 1, from the largest eps that is below R_0 / 4 = 0.156
-    "smoke": geometric(0.03, 0.15, 3), "quick": geometric(0.015, 0.15, 4),
+    "smoke": geometric(0.02, 0.12, 3), "quick": geometric(0.02, 0.15, 4),
     "paper": geometric(0.003, 0.15, 7), "full": geometric(0.001, 0.15, 9),
 }
 _BETAS = {
     "smoke": geometric(0.2, 1.0, 3), "quick": geometric(0.1, 1.0, 4),
     "paper": geometric(0.1, 1.4, 7), "full": geometric(0.1, 1.4, 9),
 }
-_SEEDS = {"smoke": 30, "quick": 30, "paper": 300, "full": 3000}
+_SEEDS = {"smoke": 40, "quick": 40, "paper": 400, "full": 4000}
 
 lsvi_ucb_ent_rate = Claim(
     id="tiapkin2023/lsvi-ucb-ent-rate",
