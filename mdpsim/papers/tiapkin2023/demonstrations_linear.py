@@ -80,11 +80,11 @@ def measure_linear_worst_expert(point: Point, rng: np.random.Generator) -> Mappi
 
 
 _DEMOS = {
-    "smoke": geometric(32, 256, 3), "quick": geometric(16, 256, 4),
+    "smoke": geometric(32, 256, 3), "quick": geometric(24, 256, 4),
     "paper": geometric(4, 256, 7), "full": geometric(4, 256, 9),
 }
 _EPS = {
-    "smoke": geometric(0.01, 0.04, 3), "quick": geometric(0.008, 0.04, 4),
+    "smoke": geometric(0.01, 0.04, 3), "quick": geometric(0.01, 0.04, 4),
     "paper": geometric(0.003, 0.04, 7), "full": geometric(0.002, 0.04, 9),
 }
 _SEEDS = {"smoke": 40, "quick": 40, "paper": 400, "full": 4000}

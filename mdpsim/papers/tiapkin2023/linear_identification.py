@@ -249,7 +249,7 @@ def _stopping(point: Point, rng: np.random.Generator, stop: str, bonus: str, sca
 
 _STOPS = ("certificate", "oracle")
 _EPS = {  # at beta = 1, from the largest eps that is below R_0 / 4 = 0.156
-    "smoke": geometric(0.02, 0.12, 3), "quick": geometric(0.02, 0.15, 4),
+    "smoke": geometric(0.02, 0.12, 3), "quick": geometric(0.02, 0.14, 4),
     "paper": geometric(0.003, 0.15, 7), "full": geometric(0.001, 0.15, 9),
 }
 _BETAS = {
