@@ -5,23 +5,29 @@
 Runs what the store does not hold yet, prints the verdicts and exponents, and writes to benchmarks/out: linear_bpi_eps,
 linear_bpi_beta, linear_demonstrations (the claims' figures), and linear_bpi_curves: the width Vu - Vl, the observable
 certificate, the oracle's and the exact gap along single runs. Then tables: the exponent in d; episodes by bonus, and those of
-the tabular learner on the same MDPs; where the certificate is of first order; how often thinner bonuses fail.
+the tabular learner on the same MDPs; where the certificate is of first order; how often thinner bonuses fail; cloning alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import inspect
+from functools import partial
 
 import numpy as np
 from _claims import exponents, options, table, write, write_claim
 
+from mdpsim import evaluate, sample_counts, trajectory_kl
+from mdpsim.estimate.cloning import fit_bc_linear
+from mdpsim.estimate.experts import optimal_expert, soft_expert
+from mdpsim.learn.demonstration_linear import policy_dimension
 from mdpsim.learn.lsvi_ucb_ent import LSVIUCBEnt
 from mdpsim.learn.trace import STOPPED
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
 from mdpsim.mdp import families
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.plots.style import BOUND, DOUBLE, MEASURED, OTHERS, legend, new_figure, style
+from mdpsim.rng import generator
 
 CLAIMS = {"linear_bpi_eps": "lsvi-ucb-ent-rate", "linear_bpi_beta": "lsvi-ucb-ent-beta-rate",
           "linear_demonstrations": "demonstrations-linear"}
@@ -139,13 +145,32 @@ def validity(seed: int, runs: int = 60) -> str:
     return table(("bonus", "scale c", f"share of {runs} runs whose bounds failed", "whose certificate failed"), rows)
 
 
+def cloning(seed: int, runs: int = 60) -> str:
+    """Log-linear cloning by itself: KL_traj (N_E + 1) / sum_h d_h, what it is allowed for the weight beta, and its loss.
+
+    The loss is V of the expert less V of the clone. Demonstration-regularised RL is needed where that exceeds 2 eps.
+    """
+    rows, experts = [], {"optimal": optimal_expert}
+    experts |= {f"soft, temperature {b:g}": partial(soft_expert, beta=b) for b in (0.02, 0.05, 0.2)}
+    for name, expert_of in experts.items():
+        for n in (4, 16, 64, 256, 1024):
+            shares, losses, rng = [], [], generator(seed)
+            for mdp in instances(seed, runs):
+                expert = expert_of(mdp)
+                clone = fit_bc_linear(sample_counts(mdp, expert, n, rng), mdp.phi).pi
+                shares.append(trajectory_kl(mdp, expert, clone) * (n + 1) / policy_dimension(mdp))
+                losses.append(evaluate(mdp, expert).J - evaluate(mdp, clone).J)
+            rows.append((name, n, f"{np.mean(shares):.2f}", f"{np.mean(losses):.4f}"))
+    return table(("expert", "N_E", "KL over the allowance", "loss"), rows)
+
+
 def main() -> None:
     """Write the figures, print the exponents and tables."""
     chosen = options(__doc__)
     verdicts = {claim: write_claim(f"tiapkin2023/{claim}", chosen, name)[1] for name, claim in CLAIMS.items()}
     write(curves(chosen), chosen, "linear_bpi_curves", "linear_bpi.py")
     print("\n" + exponents(verdicts))
-    for part in (dimension, bonuses, order, validity):
+    for part in (dimension, bonuses, order, validity, cloning):
         print(f"\n{inspect.getdoc(part)}\n\n{part(chosen.seed)}")
 
 
