@@ -129,7 +129,8 @@ ELSEWHERE = {
     "judge", "Solution", "Value", "DiscountedSolution", "DiscountedValue", "Verdict", "MeasureError",
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
     "CloningFit", "FiniteFit",
-    "UCBVIEnt", "Trace", "DemonstrationRL", "DemonstrationRun",  # test_ucbvi.py
+    "fit_reward", "RewardFit", "RLHF", "RLHFRun",  # test_reward.py, test_rlhf.py
+    "UCBVI", "UCBVIEnt", "Trace", "DemonstrationRL", "DemonstrationRun",  # test_ucbvi.py, test_bpi.py
     "TokenMDP",  # test_token.py
     "solve_soft_batch", "solve_soft_many",  # test_batch.py
     "Preferences", "save", "load",  # test_preferences.py, test_files.py

@@ -20,12 +20,13 @@ H, S, A = 3, 4, 2
 UNIFORM = families.uniform_policy(H, S, A)
 
 
-def plain_plan(visits, nexts, r, ref, beta, delta, c):
-    """The formulas of the kernel's docstring, one number at a time."""
+def plain_plan(visits, nexts, totals, r, ref, beta, delta, c, bernstein, unknown):
+    """The formulas of the kernel's docstring, one number at a time; beta = 0 is the hard planning."""
+    hard, size = beta == 0.0, S * A * H
     R = [0.0] * (H + 1)
     for h in reversed(range(H)):
-        span = H - h - 1
-        R[h] = R[h + 1] + min(span, span**2 / (8 * beta))
+        w = H - h if unknown else H - h - 1
+        R[h] = H - h if hard else R[h + 1] + min(w, w**2 / (8 * beta))
     up, low, gap = (np.zeros((H + 1, S)) for _ in range(3))
     q_up, q_low, pi = (np.zeros((H, S, A)) for _ in range(3))
     for h in reversed(range(H)):
@@ -34,42 +35,71 @@ def plain_plan(visits, nexts, r, ref, beta, delta, c):
             ahead = np.zeros(A)
             for a in range(A):
                 n = visits[h, s, a]
-                if h == H - 1:
-                    q_up[h, s, a] = q_low[h, s, a] = r[h, s, a]
+                logs = np.log((3 if unknown else 2) * size * np.sqrt(n + 1) / delta)
+                radius = np.sqrt((1 + 1 / n) * logs / (2 * n)) if n else 0
+                if not unknown:
+                    high = least = r[h, s, a]
                 elif n == 0:
-                    q_up[h, s, a], q_low[h, s, a], ahead[a] = r[h, s, a] + span, r[h, s, a], R[h + 1]
+                    high, least = 1.0, 0.0
+                else:
+                    mean = totals[h, s, a] / n
+                    high, least = min(mean + c * radius, 1), max(mean - c * radius, 0)
+                if h == H - 1:
+                    q_up[h, s, a], q_low[h, s, a] = high, least
+                elif n == 0:
+                    q_up[h, s, a], q_low[h, s, a], ahead[a] = high + span, least, span if hard else R[h + 1]
                 else:
                     p = nexts[h, s, a] / n
-                    bonus = c * span * np.sqrt((1 + 1 / n) * np.log(2 * S * A * H * np.sqrt(n + 1) / delta) / (2 * n))
-                    kappa = c**2 * (np.log(3 * S * A * H / delta) + (S - 1) * np.log(np.e * (1 + n / (S - 1)))) / n
-                    q_up[h, s, a] = r[h, s, a] + min(p @ up[h + 1] + bonus, span)
-                    q_low[h, s, a] = r[h, s, a] + max(p @ low[h + 1] - bonus, 0)
-                    y = p @ gap[h + 1]
-                    ahead[a] = min(R[h + 1], y + np.sqrt(2 * R[h + 1] * kappa * y) + 2 * R[h + 1] * kappa)
+                    bonus, y = c * span * radius, p @ gap[h + 1]
+                    K = np.log(3 * size / delta) + (S - 1) * np.log(np.e * (1 + n / (S - 1)))
+                    rest = span if hard else R[h + 1]
+                    forward = y + np.sqrt(2 * rest * c**2 * K / n * y) + 2 * rest * c**2 * K / n
+                    if bernstein:
+                        C = np.log(3 * size / delta) + np.log(4 * np.e * n * (2 * n + 1))
+                        spread = np.sqrt((p @ up[h + 1] ** 2 - (p @ up[h + 1]) ** 2) * C / n)
+                        bonus = c * (3 * spread + (14 if hard else 9) * H**2 * K / n) + p @ (up[h + 1] - low[h + 1]) / H
+                        if hard:
+                            forward = c * (6 * spread + 36 * H**2 * K / n) + (1 + 3 / H) * y
+                    elif hard:
+                        forward += 2 * bonus
+                    q_up[h, s, a] = high + min(p @ up[h + 1] + bonus, span)
+                    q_low[h, s, a] = least + max(p @ low[h + 1] - bonus, 0)
+                    ahead[a] = min(rest, forward)
+                ahead[a] += high - least if hard else 0.0
+            allowed = ref[h, s] > 0
+            if hard:
+                best = allowed & (q_up[h, s] == q_up[h, s][allowed].max())
+                pi[h, s] = np.where(best, ref[h, s], 0) / ref[h, s][best].sum()
+                up[h, s], low[h, s] = q_up[h, s][allowed].max(), q_low[h, s][allowed].max()
+                gap[h, s] = pi[h, s] @ ahead
+                continue
             weight = ref[h, s] * np.exp((q_up[h, s] - q_up[h, s].max()) / beta)
             pi[h, s] = weight / weight.sum()
             up[h, s] = beta * np.log(weight.sum()) + q_up[h, s].max()
             low[h, s] = beta * np.log(ref[h, s] @ np.exp((q_low[h, s] - q_low[h, s].max()) / beta)) + q_low[h, s].max()
-            m = (q_up[h, s] - q_low[h, s])[ref[h, s] > 0].max()
+            m = (q_up[h, s] - q_low[h, s])[allowed].max()
             gap[h, s] = min(m, m**2 / (8 * beta)) + pi[h, s] @ ahead
     return q_up, q_low, pi, up, low, gap
 
 
-@pytest.mark.parametrize("beta", [0.05, 1.0, 30.0])
-@pytest.mark.parametrize("scale", [1.0, 0.1])
-def test_planning_is_the_formulas(beta, scale):
+@pytest.mark.parametrize("beta", [0.0, 0.05, 1.0, 30.0])
+@pytest.mark.parametrize("scale", [1.0, 0.03])
+@pytest.mark.parametrize("bernstein", [False, True])
+@pytest.mark.parametrize("unknown", [False, True])
+def test_planning_is_the_formulas(beta, scale, bernstein, unknown):
     rng = generator(0)
     ref = rng.dirichlet(np.ones(A), (H, S))
     ref[0, 1] = [1.0, 0.0]
     r = rng.random((H, S, A))
-    visits = rng.integers(0, 30, (H, S, A)) * rng.integers(0, 2, (H, S, A))
+    visits = rng.integers(0, 300, (H, S, A)) * rng.integers(0, 2, (H, S, A))
     nexts = np.array([[[rng.multinomial(n, np.full(S, 1 / S)) for n in row] for row in stage] for stage in visits], float)
+    totals = rng.binomial(visits, r).astype(float)
     q_up, q_low, pi = (np.empty((H, S, A)) for _ in range(3))
     up, low, gap, widest = np.zeros((H + 1, S)), np.zeros((H + 1, S)), np.zeros((H + 1, S)), np.zeros((H, S), np.int64)
-    work, sums = bellman.soft_workspace(S, A)
-    ucbvi.plan(visits.astype(float), nexts, r, ref, beta, 0.1, scale, False, ucbvi.gap_ranges(H, beta), q_up, q_low, pi, widest,
-               up, low, gap, work, sums, np.zeros((H, 3, S, A)))
-    plain = plain_plan(visits, nexts, r, ref, beta, 0.1, scale)
+    ucbvi.plan(visits.astype(float), nexts, totals, r, ref, beta, 0.1, scale, bernstein, unknown,
+               ucbvi.gap_ranges(H, beta, unknown), q_up, q_low, pi, widest, up, low, gap, *bellman.soft_workspace(S, A),
+               np.zeros((H, 4, S, A)))
+    plain = plain_plan(visits, nexts, totals, r, ref, beta, 0.1, scale, bernstein, unknown)
     for found, expected in zip((q_up, q_low, pi, up, low, gap), plain, strict=True):
         assert found == pytest.approx(expected, abs=1e-12)
     assert widest[0, 1] == 0  # the other action has no mass under the reference
@@ -185,7 +215,10 @@ def test_log_spaced():
 
 GOOD = UCBVIEnt(beta=1.0, eps=0.1)
 BAD = [
-    ({"beta": 0.0}, r"beta must be a number in \[1e-08, 1e\+08\]; got 0.0"), ({"beta": -1.0}, "beta must"),
+    ({"beta": 0.0}, r"beta must be > 0 \(the baseline without the KL term is UCBVI\); got 0.0"),
+    ({"beta": -1.0}, "beta must be > 0"),
+    ({"beta": 1e-9}, r"beta must be a number in \[1e-08, 1e\+08\]; got 1e-09"), ({"bonus": "chernoff"}, "bonus must be one of"),
+    ({"reward": "shaped"}, "reward must be one of"),
     ({"beta": np.nan}, "beta must"), ({"eps": 0.0}, "eps must"), ({"eps": -0.1}, "eps must"), ({"delta": 0.0}, "delta must"),
     ({"delta": 1.0}, "delta must"), ({"bonus_scale": -1.0}, "bonus_scale must"), ({"replan": -0.1}, "replan must"),
     ({"budget": 0}, "budget must"), ({"budget": 2.5}, "budget must"), ({"stop": "never"}, "stop must be one of"),

@@ -58,12 +58,12 @@ def main() -> None:
     nexts = np.random.default_rng(0).multinomial(trace.visits, mdp.P).astype(float)
     q_up, q_low, pi, widest = *(np.empty((H, S, A)) for _ in range(3)), np.zeros((H, S), np.int64)
     up, low, gap = (np.zeros((H + 1, S)) for _ in range(3))
-    (work, sums), radii = bellman.soft_workspace(S, A), np.zeros((H, 3, S, A))
-    ranges, flat = ucbvi.gap_ranges(H, BETA), nexts.reshape(-1)
+    (work, sums), radii = bellman.soft_workspace(S, A), np.zeros((H, 4, S, A))
+    ranges, flat = ucbvi.gap_ranges(H, BETA, False), nexts.reshape(-1)
 
     def ours() -> np.ndarray:
-        ucbvi.plan(visits, nexts, mdp.r, ref, BETA, DELTA, 1.0, False, ranges, q_up, q_low, pi, widest, up, low, gap,
-                   work, sums, radii)
+        ucbvi.plan(visits, nexts, nexts[..., 0], mdp.r, ref, BETA, DELTA, 1.0, False, False, ranges, q_up, q_low, pi, widest,
+                   up, low, gap, work, sums, radii)
         return gap[0]
 
     first, policy = numpy_plan(visits, nexts, mdp.r, ref)

@@ -87,7 +87,7 @@ def _derivatives(x, n, rho, z, gradient, hessian, score, pi, mean):
 
 
 @helper
-def _solve(hessian, gradient, chol, step):
+def cholesky_solve(hessian, gradient, chol, step):
     """step = hessian^-1 gradient by Cholesky; pivots lost to rounding are raised to 1e-15 of the trace."""
     k = gradient.size
     floor = 0.0
@@ -136,7 +136,7 @@ def newton(x, n, rho, start, tol, max_steps, z, hessian, info):
     largest, steps = np.inf, 0
     while True:
         _derivatives(x, n, rho, z, gradient, hessian, score, pi, mean)
-        _solve(hessian, gradient, chol, step)
+        cholesky_solve(hessian, gradient, chol, step)
         largest = 0.0
         for i in range(k):
             largest = max(largest, abs(gradient[i]))

@@ -1,8 +1,9 @@
 r"""UCBVI-Ent+: best-policy identification in KL-regularised MDPs, with a certificate of the policy it returns.
 
-The learner knows H, S, A, mu0, the rewards r in [0, 1] and pi_ref, and plays episodes of an unknown P. Variant "H" of the
-theory: Hoeffding bonuses around V*_beta, which is fixed, by the Gaussian method of mixtures, for all n at once (probability 1
-- delta/2), and n KL(phat || P) <= K(n) for all n (probability 1 - delta/3); formulas in mdpsim/kernels/ucbvi.py.
+The learner knows H, S, A, mu0 and pi_ref, rewards in [0, 1] (or learns them), and plays episodes of an unknown P. Hoeffding
+bonuses around V*_beta, which is fixed, by the Gaussian method of mixtures, for all n at once (probability 1 - delta/2), and
+n KL(phat || P) <= K(n) for all n (probability 1 - delta/3); formulas in mdpsim/kernels/ucbvi.py. Unknown rewards have a band of
+the same kind, at delta/3 each.
 
 Sandwich. On the first event Ql <= Q*_beta <= Qu at every planning, by induction: soft values are monotone.
 
@@ -22,20 +23,16 @@ are not these). Its lambda is beta here.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import as_count, as_real, as_simplex, fail, frozen, unknown
-from mdpsim.kernels import ucbvi
-from mdpsim.learn.trace import BUDGET, STOPPED, Trace, log_spaced
-from mdpsim.mdp.successors import Successors
+from mdpsim.arrays import as_real, fail
+from mdpsim.learn.exploration import check, explore
+from mdpsim.learn.trace import Trace
 from mdpsim.mdp.tabular import MDP
-from mdpsim.rng import as_generator
-from mdpsim.solve.exact import evaluate, solve_soft
-
-RULES = ("certificate", "width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +43,11 @@ class UCBVIEnt:
         beta: weight of the KL divergence, in [1e-8, 1e8].
         eps: accuracy asked for, > 0.
         delta: chance of error allowed, in (0, 1).
+        bonus: "hoeffding" (the variant that is proved above) or "bernstein" (the paper's, as transcribed: its constants are
+            not checked; its H^2/n term rules until very small eps, where its episodes grow more slowly than 1/eps).
         bonus_scale: c >= 0, multiplies the bonuses; below 1 nothing is guaranteed.
+        reward: "known" (r is given), or "unknown": each visit shows a Bernoulli reward of mean r(s, a), a band around its mean
+            takes the place of r, and each of the three events has delta / 3.
         stop: "certificate" (G <= eps: the policy is eps-optimal), or "width" (Vu - Vl <= eps: the value is known to
             eps, which is the stopping rule without strong convexity).
         explore: whether an episode may deviate to the widest action; False never does.
@@ -59,21 +60,19 @@ class UCBVIEnt:
     beta: float
     eps: float
     delta: float = 0.1
+    bonus: str = "hoeffding"
     bonus_scale: float = 1.0
+    reward: str = "known"
     stop: str = "certificate"
     explore: bool = True
     replan: float = 0.01
     budget: int = 10**6
 
     def __post_init__(self) -> None:
+        if isinstance(self.beta, numbers.Real) and float(self.beta) <= 0.0:
+            fail("UCBVIEnt", "beta", "be > 0 (the baseline without the KL term is UCBVI)", repr(self.beta))
         as_real("UCBVIEnt", "beta", self.beta, 1e-8, 1e8)
-        as_real("UCBVIEnt", "eps", self.eps, 1e-12, 1e12)
-        as_real("UCBVIEnt", "delta", self.delta, 1e-12, 1.0 - 1e-12)
-        as_real("UCBVIEnt", "bonus_scale", self.bonus_scale, 0.0, 1e6)
-        as_real("UCBVIEnt", "replan", self.replan, 0.0, 1e3)
-        as_count("UCBVIEnt", "budget", self.budget, high=10**9)
-        if self.stop not in RULES:
-            unknown("UCBVIEnt", "stop", self.stop, RULES)
+        check(self)
         if not isinstance(self.explore, bool):
             fail("UCBVIEnt", "explore", "be True or False", repr(self.explore))
 
@@ -91,32 +90,4 @@ class UCBVIEnt:
         Raises:
             ValueError: naming the argument, what was wanted and what came.
         """
-        if not isinstance(mdp, MDP) or isinstance(mdp.P, Successors):
-            fail("UCBVIEnt.run", "mdp", "be an MDP with dense P", type(mdp).__name__)
-        if mdp.r.min() < 0.0 or mdp.r.max() > 1.0:
-            fail("UCBVIEnt.run", "mdp", "have rewards in [0, 1]", f"[{mdp.r.min():g}, {mdp.r.max():g}]")
-        shape = (mdp.H, mdp.S, mdp.A)
-        ref = as_simplex("UCBVIEnt.run", "pi_ref", pi_ref, "H S A", shape)
-        key = as_generator("UCBVIEnt.run", rng).integers(0, 2**64, size=2, dtype=np.uint64)
-        best = solve_soft(mdp, ref, self.beta)
-        checkpoints = log_spaced(self.budget)
-        visits, next_counts = np.zeros(shape), np.zeros((*shape, mdp.S))
-        upper, lower, pi = np.empty(shape), np.empty(shape), np.empty(shape)
-        marks, policies, info = np.zeros((checkpoints.size + 1, 3)), np.empty((checkpoints.size, *shape)), np.empty(5)
-        ucbvi.explore(
-            mdp.P, mdp.r, mdp.mu0.reshape(1, -1), ref, best.Q, float(self.beta), float(self.eps), float(self.delta),
-            float(self.bonus_scale), float(self.replan), self.stop == "width", self.explore, int(self.budget), *key,
-            frozen(checkpoints), visits, next_counts, upper, lower, pi, marks, policies, info,
-        )
-        passed, optimum = int(info[4]), float(mdp.mu0 @ best.V[0])
-        passed -= passed > 0 and marks[passed - 1, 0] == marks[-1, 0]  # the end is a row of its own
-        values = [evaluate(mdp, p, pi_ref=ref, beta=self.beta) for p in (*policies[:passed], pi)]
-        rows = np.append(marks[:passed], marks[-1:], axis=0)
-        gaps = np.array([optimum - v.J for v in values])
-        return Trace(
-            pi=frozen(pi), status=STOPPED if info[0] else BUDGET, n_episodes=int(info[1]), certificate=float(marks[-1, 1]),
-            gap=float(gaps[-1]), episodes=frozen(rows[:, 0].astype(np.int64)), certificates=frozen(rows[:, 1].copy()),
-            widths=frozen(rows[:, 2].copy()), gaps=frozen(gaps), kls=frozen(np.array([v.kl for v in values])),
-            visits=frozen(visits.astype(np.int64)), upper=frozen(upper), lower=frozen(lower), violation=float(info[2]),
-            n_plans=int(info[3]),
-        )
+        return explore(self, mdp, pi_ref, rng, beta=float(self.beta), deviate=self.explore)

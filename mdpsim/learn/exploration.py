@@ -1,0 +1,81 @@
+"""What the exploring learners share: guards of their configuration, the run itself, and the trace it leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mdpsim.arrays import as_count, as_real, as_simplex, fail, frozen, unknown
+from mdpsim.kernels import ucbvi
+from mdpsim.learn.trace import BUDGET, STOPPED, Trace, log_spaced
+from mdpsim.mdp.successors import Successors
+from mdpsim.mdp.tabular import MDP
+from mdpsim.rng import as_generator
+from mdpsim.solve.exact import evaluate, solve_soft
+
+BONUSES = ("hoeffding", "bernstein")
+REWARDS = ("known", "unknown")
+RULES = ("certificate", "width")
+
+
+def check(learner: Any) -> None:
+    """Guard the fields that exploring learners share."""
+    name = type(learner).__name__
+    as_real(name, "eps", learner.eps, 1e-12, 1e12)
+    as_real(name, "delta", learner.delta, 1e-12, 1.0 - 1e-12)
+    as_real(name, "bonus_scale", learner.bonus_scale, 0.0, 1e6)
+    as_real(name, "replan", learner.replan, 0.0, 1e3)
+    as_count(name, "budget", learner.budget, high=10**9)
+    for argument, known in (("bonus", BONUSES), ("reward", REWARDS), ("stop", RULES)):
+        if getattr(learner, argument) not in known:
+            unknown(name, argument, getattr(learner, argument), known)
+
+
+def explore(
+    learner: Any, mdp: MDP, pi_ref: ArrayLike, rng: np.random.Generator | int, *, beta: float, deviate: bool
+) -> Trace:
+    """Run a learner (``check`` has passed) on ``mdp``: plan, play, until its rule is met or its budget spent.
+
+    Args:
+        learner: eps, delta, bonus, bonus_scale, reward, stop, replan, budget; its class names the errors.
+        mdp: dense P and rewards in [0, 1].
+        pi_ref: [H, S, A].
+        rng: Generator (advanced by two 64-bit words) or seed.
+        beta: weight of the KL divergence; 0 plans hard.
+        deviate: whether an episode may deviate from the policy to the widest action.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
+    where = f"{type(learner).__name__}.run"
+    if not isinstance(mdp, MDP) or isinstance(mdp.P, Successors):
+        fail(where, "mdp", "be an MDP with dense P", type(mdp).__name__)
+    if mdp.r.min() < 0.0 or mdp.r.max() > 1.0:
+        fail(where, "mdp", "have rewards in [0, 1]", f"[{mdp.r.min():g}, {mdp.r.max():g}]")
+    shape = (mdp.H, mdp.S, mdp.A)
+    ref = as_simplex(where, "pi_ref", pi_ref, "H S A", shape)
+    key = as_generator(where, rng).integers(0, 2**64, size=2, dtype=np.uint64)
+    best = solve_soft(mdp, ref, beta)
+    checkpoints = log_spaced(learner.budget)
+    visits, next_counts = np.zeros(shape), np.zeros((*shape, mdp.S))
+    upper, lower, pi = np.empty(shape), np.empty(shape), np.empty(shape)
+    marks, policies, info = np.zeros((checkpoints.size + 1, 3)), np.empty((checkpoints.size, *shape)), np.empty(5)
+    ucbvi.explore(
+        mdp.P, mdp.r, mdp.mu0.reshape(1, -1), ref, best.Q, float(beta), float(learner.eps), float(learner.delta),
+        float(learner.bonus_scale), learner.bonus == "bernstein", learner.reward == "unknown", float(learner.replan),
+        learner.stop == "width", deviate, int(learner.budget), *key, frozen(checkpoints), visits, next_counts, upper, lower, pi,
+        marks, policies, info,
+    )
+    passed, optimum = int(info[4]), float(mdp.mu0 @ best.V[0])
+    passed -= passed > 0 and marks[passed - 1, 0] == marks[-1, 0]  # the end is a row of its own
+    values = [evaluate(mdp, p, pi_ref=ref, beta=beta) for p in (*policies[:passed], pi)]
+    rows = np.append(marks[:passed], marks[-1:], axis=0)
+    gaps = np.array([optimum - v.J for v in values])
+    return Trace(
+        pi=frozen(pi), status=STOPPED if info[0] else BUDGET, n_episodes=int(info[1]), certificate=float(marks[-1, 1]),
+        gap=float(gaps[-1]), episodes=frozen(rows[:, 0].astype(np.int64)), certificates=frozen(rows[:, 1].copy()),
+        widths=frozen(rows[:, 2].copy()), gaps=frozen(gaps), kls=frozen(np.array([v.kl for v in values])),
+        visits=frozen(visits.astype(np.int64)), upper=frozen(upper), lower=frozen(lower), violation=float(info[2]),
+        n_plans=int(info[3]),
+    )
