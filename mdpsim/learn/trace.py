@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mdpsim.arrays import FloatArray, IntArray
+from mdpsim.arrays import FloatArray, IntArray, frozen
 
 STOPPED, BUDGET = "stopped", "budget"
 
@@ -26,6 +26,7 @@ class Trace(NamedTuple):
         upper, lower: [H, S, A] bounds of Q*_beta at the end.
         violation: the most by which Q*_beta was ever outside [lower, upper] at a planning (0: the bounds held throughout).
         n_plans: number of plannings.
+        oracles: [K] the certificate as one who knows the transitions would compute it; empty where a learner has none.
     """
 
     pi: FloatArray
@@ -43,6 +44,7 @@ class Trace(NamedTuple):
     lower: FloatArray
     violation: float
     n_plans: int
+    oracles: FloatArray = frozen(np.empty(0))
 
 
 def log_spaced(budget: int, per_decade: int = 8) -> IntArray:
