@@ -17,6 +17,8 @@ from mdpsim.estimate.files import load, save
 from mdpsim.estimate.preferences import Preferences, sample_preferences
 from mdpsim.estimate.reward import RewardFit, fit_reward
 from mdpsim.learn.demonstration import DemonstrationRL, DemonstrationRun
+from mdpsim.learn.demonstration_linear import LinearDemonstrationRL
+from mdpsim.learn.lsvi_ucb_ent import LSVIUCBEnt
 from mdpsim.learn.rlhf import RLHF, RLHFRun
 from mdpsim.learn.trace import Trace
 from mdpsim.learn.ucbvi import UCBVI
@@ -45,12 +47,12 @@ __version__ = "0.1.0"
 __all__ = [
     "MDP", "RLHF", "UCBVI", "Claim", "CloningFit", "Counts", "DemonstrationRL", "DemonstrationRun", "DiscountedMDP",
     "DiscountedSolution", "DiscountedValue", "Distribution", "EntropyReward", "FiniteFit", "HighProb", "Identity",
-    "Inequality", "KLReward", "Limit", "LinearMDP", "Mean", "MeasureError", "Order", "Paper", "Point", "Preferences",
-    "RLHFRun", "Rate", "Reward", "RewardFit", "Softmax", "Solution", "Store", "Successors", "TokenMDP", "TokenSoftmax",
-    "Trace", "Trajectories", "Twin", "UCBVIEnt", "Value", "Verdict", "all_claims", "ascend", "condition", "elbo",
-    "epsilon_greedy_expert", "evaluate", "evaluate_discounted", "exact_gradient", "fit_bc", "fit_bc_finite",
-    "fit_bc_linear", "fit_moments", "fit_reward", "flow", "from_gymnasium", "from_matrices", "generator", "geometric",
-    "get_claim", "importance_sample", "judge", "kl", "load", "load_claims", "natural_gradient", "occupancy",
+    "Inequality", "KLReward", "LSVIUCBEnt", "Limit", "LinearDemonstrationRL", "LinearMDP", "Mean", "MeasureError", "Order",
+    "Paper", "Point", "Preferences", "RLHFRun", "Rate", "Reward", "RewardFit", "Softmax", "Solution", "Store", "Successors",
+    "TokenMDP", "TokenSoftmax", "Trace", "Trajectories", "Twin", "UCBVIEnt", "Value", "Verdict", "all_claims", "ascend",
+    "condition", "elbo", "epsilon_greedy_expert", "evaluate", "evaluate_discounted", "exact_gradient", "fit_bc",
+    "fit_bc_finite", "fit_bc_linear", "fit_moments", "fit_reward", "flow", "from_gymnasium", "from_matrices", "generator",
+    "geometric", "get_claim", "importance_sample", "judge", "kl", "load", "load_claims", "natural_gradient", "occupancy",
     "optimal_expert", "per_seed", "product", "project_markov", "project_softmax", "random_expert", "rejection_sample",
     "run", "sample", "sample_counts", "sample_preferences", "sampled_gradient", "save", "soft_expert", "solve_discounted",
     "solve_hard", "solve_soft", "solve_soft_batch", "solve_soft_many", "suboptimal_expert", "tilt", "to_gymnasium",

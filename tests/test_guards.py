@@ -130,6 +130,7 @@ ELSEWHERE = {
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
     "CloningFit", "FiniteFit",
     "fit_reward", "RewardFit", "RLHF", "RLHFRun",  # test_reward.py, test_rlhf.py
+    "LSVIUCBEnt", "LinearDemonstrationRL",  # test_lsvi.py, test_demonstration_linear.py
     "UCBVI", "UCBVIEnt", "Trace", "DemonstrationRL", "DemonstrationRun",  # test_ucbvi.py, test_bpi.py
     "TokenMDP",  # test_token.py
     "solve_soft_batch", "solve_soft_many",  # test_batch.py

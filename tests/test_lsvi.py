@@ -92,7 +92,7 @@ def kernel_plan(mdp, steps, ref, beta, kind, delta, c, ridge):
     up, low, gap, oracle = (np.zeros((H + 1, S)) for _ in range(4))
     widest = np.zeros((H, S), np.int64)
     work, soft_sums = bellman.soft_workspace(S, A)
-    lsvi.plan(mdp.phi, mdp.phi, mdp.mu, rewards(mdp), ref, inverse, sums, radius, BONUSES[kind], beta, False, q_up, q_low, pi,
+    lsvi.plan(mdp.phi, mdp.phi, mdp.mu, rewards(mdp), ref, inverse, sums, radius, BONUSES[kind], beta, q_up, q_low, pi,
               widest, up, low, gap, oracle, work, soft_sums)
     width = np.where(ref > 0, q_up - q_low, -1)
     np.testing.assert_array_equal(width.max(axis=-1), np.take_along_axis(width, widest[..., None], -1)[..., 0])
@@ -122,7 +122,7 @@ def test_one_hot_features_plan_as_the_tabular_learner_does():
     sums = np.ascontiguousarray(np.moveaxis(nexts.reshape(H, d, S), 1, 2))
     q_up, q_low, pi = (np.empty((H, S, A)) for _ in range(3))
     up, low, gap, oracle = (np.zeros((H + 1, S)) for _ in range(4))
-    lsvi.plan(phi, phi, mdp.P.reshape(H, d, S), mdp.r, UNIFORM, inverse, sums, np.zeros(H), lsvi.VERTEX, beta, False, q_up,
+    lsvi.plan(phi, phi, mdp.P.reshape(H, d, S), mdp.r, UNIFORM, inverse, sums, np.zeros(H), lsvi.VERTEX, beta, q_up,
               q_low, pi, np.zeros((H, S), np.int64), up, low, gap, oracle, *bellman.soft_workspace(S, A))
     tabular = solve_soft(type(mdp)(nexts / n, mdp.r, mdp.mu0), UNIFORM, beta)  # UCBVI-Ent+ with c = 0 plans on phat
     for q in (q_up, q_low):
@@ -357,7 +357,7 @@ def test_extreme_settings_give_numbers_and_valid_bounds(sizes, beta):
 
 GOOD = LSVIUCBEnt(beta=1.0, eps=0.1)
 BAD = [
-    ({"beta": 0.0}, r"beta must be a number in \[1e-08, 1e\+08\]; got 0.0"), ({"beta": -1.0}, "beta must"),
+    ({"beta": 0.0}, "beta must be > 0"), ({"beta": -1.0}, "beta must"),
     ({"beta": np.nan}, "beta must"), ({"eps": 0.0}, "eps must"), ({"eps": -0.1}, "eps must"), ({"delta": 0.0}, "delta must"),
     ({"delta": 1.0}, "delta must"), ({"bonus_scale": -1.0}, "bonus_scale must"), ({"replan": -0.1}, "replan must"),
     ({"budget": 0}, "budget must"), ({"budget": 2.5}, "budget must"), ({"stop": "never"}, "stop must be one of"),

@@ -64,7 +64,7 @@ def planning(rounds: int) -> list:
     flat = mdp.phi.reshape(-1)
 
     def ours() -> np.ndarray:
-        lsvi.plan(mdp.phi, mdp.phi, mdp.mu, r, ref, inverse, sums, radius, lsvi.VERTEX, BETA, False, q_up, q_low, pi, widest,
+        lsvi.plan(mdp.phi, mdp.phi, mdp.mu, r, ref, inverse, sums, radius, lsvi.VERTEX, BETA, q_up, q_low, pi, widest,
                   up, low, gap, oracle, work, soft_sums)
         return gap[0]
 

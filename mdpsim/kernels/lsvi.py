@@ -23,10 +23,10 @@ import numpy as np
 
 from mdpsim.kernels._jit import helper, kernel
 from mdpsim.kernels._math import log, log1p
-from mdpsim.kernels.bellman import is_linear, soft_stage, soft_workspace
+from mdpsim.kernels.bellman import soft_stage, soft_workspace
 from mdpsim.kernels.linear import feature_values, project
 from mdpsim.kernels.rollout import locate, scan, stream_start, stream_uniform, tables
-from mdpsim.kernels.ucbvi import BUDGET, STOPPED, _gaps, _violation, _widths
+from mdpsim.kernels.ucbvi import BUDGET, STOPPED, stage_gaps, violation, widest_actions
 
 COVERING, VERTEX, RANGE = 0, 1, 2  # bonuses
 CERTIFICATE, WIDTH, ORACLE = 0, 1, 2  # stopping rules: columns 1, 2, 3 of the marks
@@ -171,13 +171,13 @@ def _stage(phi, r, inverse, sums, radius, kind, span, v_up, v_low, gap, w, work,
 
 @helper
 def plan(
-    phi, world, mu, r, ref, inverse, sums, radius, kind, beta, linear, q_up, q_low, pi, widest, v_up, v_low, gap, oracle,
-    work, soft_sums,
+    phi, world, mu, r, ref, inverse, sums, radius, kind, beta, q_up, q_low, pi, widest, v_up, v_low, gap, oracle, work,
+    soft_sums,
 ):
     """One backward induction on inverse [H, d, d] and sums [H, S, d]; radius [H] is c U.
 
     Fills q_up, q_low, pi [H, S, A], widest [H, S], v_up, v_low, gap, oracle [H+1, S] (row H stays 0). The true transitions
-    are world [S, A, D] times mu [H or 1, D, S]; only ``oracle`` reads them.
+    are world [S, A, D] times mu [H or 1, D, S]; only ``oracle`` reads them. Never the linear limit of large beta, as in ucbvi.
     """
     horizon, n_states, n_actions = pi.shape
     ahead, true_ahead, other = np.zeros((n_states, n_actions)), np.zeros((n_states, n_actions)), np.empty((n_states, n_actions))
@@ -193,11 +193,11 @@ def plan(
                    w, scratch, q_up[h], q_low[h], ahead)
             feature_values(mu[min(h, mu.shape[0] - 1)], zero, oracle[h + 1], w_true)
             project(world, w_true, true_ahead)
-        soft_stage(q_low[h], allowed, beta, linear, v_low[h], other, work, soft_sums)
-        soft_stage(q_up[h], allowed, beta, linear, v_up[h], pi[h], work, soft_sums)
-        _widths(q_up[h], q_low[h], allowed, widest[h])
-        _gaps(q_up[h], q_low[h], pi[h], ahead, widest[h], beta, gap[h])
-        _gaps(q_up[h], q_low[h], pi[h], true_ahead, widest[h], beta, oracle[h])
+        soft_stage(q_low[h], allowed, beta, False, v_low[h], other, work, soft_sums)
+        soft_stage(q_up[h], allowed, beta, False, v_up[h], pi[h], work, soft_sums)
+        widest_actions(q_up[h], q_low[h], allowed, widest[h])
+        stage_gaps(q_up[h], q_low[h], pi[h], ahead, widest[h], beta, gap[h])
+        stage_gaps(q_up[h], q_low[h], pi[h], true_ahead, widest[h], beta, oracle[h])
 
 
 @helper
@@ -252,7 +252,6 @@ def explore(
     r = np.empty((theta.shape[0], n_states, n_actions))
     for h in range(theta.shape[0]):
         project(world, theta[h], r[h])
-    linear = is_linear(r, beta, horizon)
     v_up, v_low = np.zeros((horizon + 1, n_states)), np.zeros((horizon + 1, n_states))
     gap, oracle = np.zeros((horizon + 1, n_states)), np.zeros((horizon + 1, n_states))
     widest = np.zeros((horizon, n_states), np.int64)
@@ -274,10 +273,10 @@ def explore(
                 log_det[h] = invert(gram[h], ridge, factor, inverse[h])
         for h in range(horizon - 1):
             radius[h] = scale * confidence_radius(kind, log_det[h], t, d, n_states, horizon, delta, ridge)
-        plan(phi, world, mu, r, ref, inverse, sums, radius, kind, beta, linear, q_up, q_low, pi, widest, v_up, v_low, gap,
-             oracle, work, soft_sums)
+        plan(phi, world, mu, r, ref, inverse, sums, radius, kind, beta, q_up, q_low, pi, widest, v_up, v_low, gap, oracle,
+             work, soft_sums)
         plans += 1
-        off = _violation(q_up, q_low, q_star, ref)
+        off = violation(q_up, q_low, q_star, ref)
         worst = max(worst, off)
         certificate, truth = dot(mu0[0], gap[0]), dot(mu0[0], oracle[0])
         width = dot(mu0[0], v_up[0]) - dot(mu0[0], v_low[0])

@@ -142,7 +142,7 @@ def _stage(
 
 
 @helper
-def _widths(q_up, q_low, ref, widest):
+def widest_actions(q_up, q_low, ref, widest):
     """widest [S] = the supported action of largest q_up - q_low, the first of ties."""
     for s in range(q_up.shape[0]):
         best, high = 0, -1.0
@@ -154,7 +154,7 @@ def _widths(q_up, q_low, ref, widest):
 
 
 @helper
-def _gaps(q_up, q_low, pi, ahead, widest, beta, gap):
+def stage_gaps(q_up, q_low, pi, ahead, widest, beta, gap):
     """gap [S] of a stage from what lies ahead and, where beta > 0, its widths."""
     for s in range(gap.size):
         a = widest[s]
@@ -188,12 +188,12 @@ def plan(
         else:
             soft_stage(q_low[h], allowed, beta, False, v_low[h], other, work, sums)
             soft_stage(q_up[h], allowed, beta, False, v_up[h], pi[h], work, sums)
-        _widths(q_up[h], q_low[h], allowed, widest[h])
-        _gaps(q_up[h], q_low[h], pi[h], ahead, widest[h], beta, gap[h])
+        widest_actions(q_up[h], q_low[h], allowed, widest[h])
+        stage_gaps(q_up[h], q_low[h], pi[h], ahead, widest[h], beta, gap[h])
 
 
 @helper
-def _violation(q_up, q_low, q_star, ref):
+def violation(q_up, q_low, q_star, ref):
     """How far the true q_star lies outside [q_low, q_up], at worst over supported entries."""
     worst = 0.0
     for h in range(q_up.shape[0]):
@@ -247,7 +247,7 @@ def explore(
         plan(visits, next_counts, totals, r, ref, beta, delta, scale, bernstein, unknown, ranges, q_up, q_low, pi, widest, v_up,
              v_low, gap, work, sums, radii)
         plans += 1
-        off = _violation(q_up, q_low, q_star, ref)
+        off = violation(q_up, q_low, q_star, ref)
         worst = max(worst, off)
         certificate, width = 0.0, 0.0
         for s in range(n_states):

@@ -25,6 +25,7 @@ from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, Trajectories
 from mdpsim.learn.trace import Trace
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
+from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.tabular import MDP
 from mdpsim.solve.exact import evaluate, solve_hard
 
@@ -47,6 +48,13 @@ class DemonstrationRun(NamedTuple):
     loss: float
     cloning_loss: float
     trace: Trace
+
+
+def explored(mdp: MDP | LinearMDP, clone: FloatArray, beta: float, trace: Trace) -> DemonstrationRun:
+    """The record of an exploration near a clone."""
+    best = float(mdp.mu0 @ solve_hard(mdp).V[0])
+    loss, cloning_loss = (best - evaluate(mdp, pi).J for pi in (trace.pi, clone))
+    return DemonstrationRun(trace.pi, clone, beta, loss, cloning_loss, trace)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +106,4 @@ class DemonstrationRL:
             pairs = int((mdp.mu0 > 0).sum()) + (mdp.H - 1) * mdp.S
             divergence = max(mdp.A - 1, 1) * pairs / (demos.n + 1)
             beta = float(np.clip(self.eps / divergence, 1e-8, 1e8))
-        trace = self._learner(beta).run(mdp, clone, rng)
-        best = float(mdp.mu0 @ solve_hard(mdp).V[0])
-        losses = [best - evaluate(mdp, pi).J for pi in (trace.pi, clone)]
-        return DemonstrationRun(trace.pi, clone, beta, *losses, trace)
+        return explored(mdp, clone, beta, self._learner(beta).run(mdp, clone, rng))

@@ -25,10 +25,9 @@ import numpy as np
 from mdpsim.arrays import as_real, fail
 from mdpsim.estimate.cloning import fit_bc_linear
 from mdpsim.estimate.data import Counts, Trajectories, count
-from mdpsim.learn.demonstration import DemonstrationRun
+from mdpsim.learn.demonstration import DemonstrationRun, explored
 from mdpsim.learn.lsvi_ucb_ent import LSVIUCBEnt
 from mdpsim.mdp.linear import LinearMDP
-from mdpsim.solve.exact import evaluate, solve_hard
 
 
 def policy_dimension(mdp: LinearMDP) -> int:
@@ -98,7 +97,4 @@ class LinearDemonstrationRL:
         if beta is None:
             divergence = max(policy_dimension(mdp), 1) / (demos.n + 1)
             beta = float(np.clip(self.eps / divergence, 1e-8, 1e8))
-        trace = self._learner(beta).run(mdp, clone, rng)
-        best = float(mdp.mu0 @ solve_hard(mdp).V[0])
-        loss, cloning_loss = (best - evaluate(mdp, pi).J for pi in (trace.pi, clone))
-        return DemonstrationRun(trace.pi, clone, beta, loss, cloning_loss, trace)
+        return explored(mdp, clone, beta, self._learner(beta).run(mdp, clone, rng))

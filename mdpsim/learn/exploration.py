@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import numbers
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import as_count, as_real, as_simplex, fail, frozen, unknown
+from mdpsim.arrays import FloatArray, as_count, as_real, as_simplex, fail, frozen, unknown
 from mdpsim.kernels import ucbvi
 from mdpsim.learn.trace import BUDGET, STOPPED, Trace, log_spaced
+from mdpsim.mdp.forms import AnyMDP
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
 from mdpsim.rng import as_generator
-from mdpsim.solve.exact import evaluate, solve_soft
+from mdpsim.solve.exact import Solution, evaluate, solve_soft
 
-BONUSES = ("hoeffding", "bernstein")
-REWARDS = ("known", "unknown")
-RULES = ("certificate", "width")
+TABULAR = {"bonus": ("hoeffding", "bernstein"), "reward": ("known", "unknown"), "stop": ("certificate", "width")}
 
 
-def check(learner: Any) -> None:
-    """Guard the fields that exploring learners share."""
+def check(learner: Any, **choices: Iterable[str]) -> None:
+    """Guard the fields that exploring learners share, and those whose values are among ``choices``."""
     name = type(learner).__name__
     as_real(name, "eps", learner.eps, 1e-12, 1e12)
     as_real(name, "delta", learner.delta, 1e-12, 1.0 - 1e-12)
     as_real(name, "bonus_scale", learner.bonus_scale, 0.0, 1e6)
     as_real(name, "replan", learner.replan, 0.0, 1e3)
     as_count(name, "budget", learner.budget, high=10**9)
-    for argument, known in (("bonus", BONUSES), ("reward", REWARDS), ("stop", RULES)):
-        if getattr(learner, argument) not in known:
-            unknown(name, argument, getattr(learner, argument), known)
+    for argument, known in choices.items():
+        value = getattr(learner, argument)
+        if not isinstance(value, str) or value not in known:
+            unknown(name, argument, value, known)
+
+
+def check_beta(name: str, beta: object) -> None:
+    """Guard the weight of a learner that is regularised."""
+    if isinstance(beta, numbers.Real) and float(beta) <= 0.0:
+        fail(name, "beta", "be > 0 (the baseline without the KL term is UCBVI)", repr(beta))
+    as_real(name, "beta", beta, 1e-8, 1e8)
 
 
 def explore(
@@ -67,15 +76,24 @@ def explore(
         learner.stop == "width", deviate, int(learner.budget), *key, frozen(checkpoints), visits, next_counts, upper, lower, pi,
         marks, policies, info,
     )
+    return as_trace(mdp, ref, beta, best, marks, policies, info, pi, visits, upper, lower)
+
+
+def as_trace(
+    mdp: AnyMDP, ref: FloatArray, beta: float, best: Solution, marks: FloatArray, policies: FloatArray, info: FloatArray,
+    pi: FloatArray, visits: FloatArray, upper: FloatArray, lower: FloatArray,
+) -> Trace:
+    """The trace of what a kernel filled: marks [K+1, 3 or 4] (episodes, certificate, width, oracle), info [5] as they say."""
     passed, optimum = int(info[4]), float(mdp.mu0 @ best.V[0])
     passed -= passed > 0 and marks[passed - 1, 0] == marks[-1, 0]  # the end is a row of its own
     values = [evaluate(mdp, p, pi_ref=ref, beta=beta) for p in (*policies[:passed], pi)]
     rows = np.append(marks[:passed], marks[-1:], axis=0)
+    columns = [frozen(np.ascontiguousarray(rows[:, i])) for i in range(1, rows.shape[1])]
     gaps = np.array([optimum - v.J for v in values])
     return Trace(
         pi=frozen(pi), status=STOPPED if info[0] else BUDGET, n_episodes=int(info[1]), certificate=float(marks[-1, 1]),
-        gap=float(gaps[-1]), episodes=frozen(rows[:, 0].astype(np.int64)), certificates=frozen(rows[:, 1].copy()),
-        widths=frozen(rows[:, 2].copy()), gaps=frozen(gaps), kls=frozen(np.array([v.kl for v in values])),
-        visits=frozen(visits.astype(np.int64)), upper=frozen(upper), lower=frozen(lower), violation=float(info[2]),
-        n_plans=int(info[3]),
+        gap=float(gaps[-1]), episodes=frozen(rows[:, 0].astype(np.int64)), certificates=columns[0], widths=columns[1],
+        gaps=frozen(gaps), kls=frozen(np.array([v.kl for v in values])), visits=frozen(visits.astype(np.int64)),
+        upper=frozen(upper), lower=frozen(lower), violation=float(info[2]), n_plans=int(info[3]),
+        oracles=columns[2] if len(columns) > 2 else frozen(np.empty(0)),
     )

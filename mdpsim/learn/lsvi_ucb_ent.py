@@ -43,12 +43,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import as_count, as_real, as_simplex, fail, frozen, unknown
+from mdpsim.arrays import as_real, as_simplex, fail, frozen
 from mdpsim.kernels import lsvi
-from mdpsim.learn.trace import BUDGET, STOPPED, Trace, log_spaced
+from mdpsim.learn.exploration import as_trace, check, check_beta
+from mdpsim.learn.trace import Trace, log_spaced
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.rng import as_generator
-from mdpsim.solve.exact import evaluate, solve_soft
+from mdpsim.solve.exact import solve_soft
 
 RULES = {"certificate": lsvi.CERTIFICATE, "width": lsvi.WIDTH, "oracle": lsvi.ORACLE}
 BONUSES = {"vertex": lsvi.VERTEX, "range": lsvi.RANGE, "covering": lsvi.COVERING}
@@ -86,16 +87,9 @@ class LSVIUCBEnt:
     ridge: float = 1.0
 
     def __post_init__(self) -> None:
-        as_real("LSVIUCBEnt", "beta", self.beta, 1e-8, 1e8)
-        as_real("LSVIUCBEnt", "eps", self.eps, 1e-12, 1e12)
-        as_real("LSVIUCBEnt", "delta", self.delta, 1e-12, 1.0 - 1e-12)
-        as_real("LSVIUCBEnt", "bonus_scale", self.bonus_scale, 0.0, 1e6)
-        as_real("LSVIUCBEnt", "replan", self.replan, 0.0, 1e3)
+        check_beta("LSVIUCBEnt", self.beta)
         as_real("LSVIUCBEnt", "ridge", self.ridge, 1e-3, 1e6)
-        as_count("LSVIUCBEnt", "budget", self.budget, high=10**9)
-        for name, value, known in (("stop", self.stop, RULES), ("bonus", self.bonus, BONUSES)):
-            if not isinstance(value, str) or value not in known:
-                unknown("LSVIUCBEnt", name, value, known)
+        check(self, bonus=BONUSES, stop=RULES)
         if not isinstance(self.explore, bool):
             fail("LSVIUCBEnt", "explore", "be True or False", repr(self.explore))
 
@@ -137,15 +131,4 @@ class LSVIUCBEnt:
             BONUSES[self.bonus], RULES[self.stop], self.explore, int(self.budget), *key, frozen(checkpoints), visits, upper,
             lower, pi, marks, policies, info,
         )
-        passed, optimum = int(info[4]), float(mdp.mu0 @ best.V[0])
-        passed -= passed > 0 and marks[passed - 1, 0] == marks[-1, 0]  # the end is a row of its own
-        values = [evaluate(mdp, p, pi_ref=ref, beta=self.beta) for p in (*policies[:passed], pi)]
-        rows = np.append(marks[:passed], marks[-1:], axis=0)
-        gaps = np.array([optimum - v.J for v in values])
-        certificates, widths, oracles = (frozen(np.ascontiguousarray(rows[:, i])) for i in (1, 2, 3))
-        return Trace(
-            pi=frozen(pi), status=STOPPED if info[0] else BUDGET, n_episodes=int(info[1]), certificate=float(marks[-1, 1]),
-            gap=float(gaps[-1]), episodes=frozen(rows[:, 0].astype(np.int64)), certificates=certificates, widths=widths,
-            gaps=frozen(gaps), kls=frozen(np.array([v.kl for v in values])), visits=frozen(visits.astype(np.int64)),
-            upper=frozen(upper), lower=frozen(lower), violation=float(info[2]), n_plans=int(info[3]), oracles=oracles,
-        )
+        return as_trace(mdp, ref, self.beta, best, marks, policies, info, pi, visits, upper, lower)

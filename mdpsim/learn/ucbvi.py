@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.learn.exploration import check, explore
+from mdpsim.learn.exploration import TABULAR, check, explore
 from mdpsim.learn.trace import Trace
 from mdpsim.mdp.tabular import MDP
 
@@ -56,7 +56,7 @@ class UCBVI:
     budget: int = 10**6
 
     def __post_init__(self) -> None:
-        check(self)
+        check(self, **TABULAR)
 
     def run(self, mdp: MDP, pi_ref: ArrayLike, rng: np.random.Generator | int) -> Trace:
         """Play ``mdp`` until the stopping rule is met or the budget is spent.

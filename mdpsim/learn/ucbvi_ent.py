@@ -23,14 +23,13 @@ are not these). Its lambda is beta here.
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import as_real, fail
-from mdpsim.learn.exploration import check, explore
+from mdpsim.arrays import fail
+from mdpsim.learn.exploration import TABULAR, check, check_beta, explore
 from mdpsim.learn.trace import Trace
 from mdpsim.mdp.tabular import MDP
 
@@ -69,10 +68,8 @@ class UCBVIEnt:
     budget: int = 10**6
 
     def __post_init__(self) -> None:
-        if isinstance(self.beta, numbers.Real) and float(self.beta) <= 0.0:
-            fail("UCBVIEnt", "beta", "be > 0 (the baseline without the KL term is UCBVI)", repr(self.beta))
-        as_real("UCBVIEnt", "beta", self.beta, 1e-8, 1e8)
-        check(self)
+        check_beta("UCBVIEnt", self.beta)
+        check(self, **TABULAR)
         if not isinstance(self.explore, bool):
             fail("UCBVIEnt", "explore", "be True or False", repr(self.explore))
 

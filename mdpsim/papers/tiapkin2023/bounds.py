@@ -33,6 +33,7 @@ PAPER = Paper(
 EPS = float(np.finfo(float).eps)
 S, A, H = 5, 3, 4  # size of the random instances
 DELTA = 0.1  # confidence at which the paper's bound is drawn
+TOLERANCE = 1e-10  # of a sandwich of values: rounding of a few backward inductions
 
 FAMILIES = ("dirichlet", "deterministic", "garnet")
 EXPERTS = ("deterministic", "interior")  # the first attains the sharp bound, the second half of it as N grows

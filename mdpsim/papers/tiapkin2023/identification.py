@@ -16,7 +16,7 @@ Without strong convexity one waits until the widths themselves are at most eps: 
 sqrt(n+1)/delta), a slope of -2. Without the KL term, BPI-UCBVI stops after the t at which the recursion of its certificate, on
 the visits of a run that sees the S states of a stage equally often (n_0 = t, n_h = t/S), is eps:
 
-    G_{H} = 0,   G_h = min(span, 2 b(n_h) + G_{h+1} + sqrt(2 span kappa G_{h+1}) + 2 span kappa) + (ru - rl)(n_h),     (22)
+    G_{H} = 0,   G_h = min(span, 2 b(n_h) + G_{h+1} + sqrt(2 span kappa G_{h+1}) + 2 span kappa) + (ru - rl)(n_h),     (23)
 
 a slope of -1.7 to -2, the terms in 1/n included.
 """
@@ -74,7 +74,7 @@ def slow_law(point: Point) -> float:
 
 
 def unregularised_law(point: Point) -> float:
-    """The t at which G_0 of (22) is eps, by bisection of its logarithm."""
+    """The t at which G_0 of (23) is eps, by bisection of its logarithm."""
     low, high = 0.0, 60.0
     for _ in range(60):
         middle = 0.5 * (low + high)
@@ -84,7 +84,7 @@ def unregularised_law(point: Point) -> float:
 
 
 def _certificate(t: float, unknown: bool) -> float:
-    """G_0 of (22), for S=4, A=2, H=3, delta=0.1."""
+    """G_0 of (23), for S=4, A=2, H=3, delta=0.1."""
     gap = 0.0
     for span in range(H):
         n = t if span == H - 1 else t / S

@@ -32,8 +32,7 @@ from mdpsim.learn.lsvi_ucb_ent import LSVIUCBEnt
 from mdpsim.learn.trace import STOPPED
 from mdpsim.mdp import families
 from mdpsim.mdp.linear import LinearMDP
-from mdpsim.papers.tiapkin2023.bounds import DELTA, PAPER
-from mdpsim.papers.tiapkin2023.identification import TOLERANCE
+from mdpsim.papers.tiapkin2023.bounds import DELTA, PAPER, TOLERANCE
 
 S, A, H, D = 12, 3, 3, 4
 RIDGE = 1.0

@@ -20,12 +20,11 @@ from mdpsim.claims.rules import HighProb
 from mdpsim.learn.trace import STOPPED
 from mdpsim.learn.ucbvi import UCBVI
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
-from mdpsim.papers.tiapkin2023.bounds import DELTA, PAPER
+from mdpsim.papers.tiapkin2023.bounds import DELTA, PAPER, TOLERANCE
 from mdpsim.papers.tiapkin2023.identification import BUDGET, REF, random_instance
 
 KINDS = ("dirichlet", "sparse", "garnet")
 REWARDS = ("known", "unknown")
-TOLERANCE = 1e-10  # rounding of a few backward inductions
 THIN_BERNSTEIN = 0.001  # of the twin: the bonus has a term in 1/n that hides a tenth of it
 
 
