@@ -28,7 +28,7 @@ observable: stop="oracle" is for theorists, who ask when an oracle would have st
 
 Bonuses. "vertex": the lemma with [0, H-h-1] for the values. "range": with the range that Vu and Vl are seen to have, on the
 same event, never wider. "covering": that of the paper, w U = d (H-h-1) sqrt(log(2dH(t+1)/delta)), regression not centred; its
-order as transcribed, its constant (1) not proved, so neither are its bounds and certificate.
+order as transcribed, its constant (1) without a proof, so neither bounds nor certificate have one.
 
 Exploration. Each episode draws a stage (or none) and plays there the action of widest Qu - Ql, elsewhere pi.
 

@@ -36,7 +36,7 @@ class UCBVI:
     Args:
         eps: accuracy asked for, > 0.
         delta: chance of error allowed, in (0, 1).
-        bonus: "hoeffding" (proved above) or "bernstein" (as transcribed).
+        bonus: "hoeffding" (derived above) or "bernstein" (as transcribed).
         bonus_scale: c >= 0, multiplies the bonuses; below 1 nothing is guaranteed.
         reward: "known", or "unknown": each visit shows a Bernoulli reward of mean r(s, a).
         stop: "certificate" (G <= eps: the policy is eps-optimal) or "width" (Vu - Vl <= eps: the value is known to eps).

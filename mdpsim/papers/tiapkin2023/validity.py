@@ -3,7 +3,7 @@ r"""The bounds and certificates of UCBVI-Ent+ and BPI-UCBVI are valid.
 The learners and the proofs stand in mdpsim/learn/ucbvi_ent.py and ucbvi.py: with probability at least 1 - delta, at every
 planning, Ql <= Q* <= Qu, and the (regularised) gap of the policy held is at most G, so that a run that stops at G <= eps
 returns an eps-optimal policy. Both hold with known rewards and with unknown ones, of which each visit shows a Bernoulli draw.
-The paper's Bernstein bonuses are as transcribed: their validity is tested here and not proved.
+The paper's Bernstein bonuses are as transcribed: their validity is tested here, without a proof.
 
 The bounds are loose (at c = 1 nothing fails; the true gap at the stop is some hundred times below eps), so they have no power
 as tests: the twins scale the bonuses down until they fail.
