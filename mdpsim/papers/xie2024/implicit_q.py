@@ -145,16 +145,26 @@ def measure_sum(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
 
     ``uncentred`` omits V_0, ``last_only`` has the last log-ratio alone in place of the sum.
     """
-    mdp, ref = random_problem(point, rng)
-    beta = point["beta"]
+    return _sum_errors(*random_problem(point, rng), point["beta"])
+
+
+@per_seed
+def measure_noisy_sum(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
+    """The twin's MDPs: those of the family "deterministic" with one transition in ten uniform."""
+    mdp, ref = random_problem({**point, "family": "deterministic"}, rng)
+    return _sum_errors(MDP(0.9 * np.asarray(mdp.P) + 0.1 / mdp.S, mdp.r, mdp.mu0), ref, point["beta"])
+
+
+def _sum_errors(mdp: MDP, ref: FloatArray, beta: float) -> dict[str, float]:
     paths, excess, _, _ = _excess(mdp, ref, beta)
     best = solve_soft(mdp, ref, beta)
     last = np.log(best.pi / ref) * (np.arange(mdp.H) == mdp.H - 1)[:, None, None]
+    start = best.V[0, paths.states[:, 0]]
     return {
         "gap": _largest(excess),
         "tolerance": rounding(mdp, ref, beta),
-        "uncentred": _largest(excess - best.V[0, paths.states[:, 0]]),
-        "last_only": _largest(paths.total(beta * last) - (paths.total(mdp.r) - best.V[0, paths.states[:, 0]])),
+        "uncentred": _largest(excess - start),
+        "last_only": _largest(paths.total(beta * last) - (paths.total(mdp.r) - start)),
     }
 
 
@@ -167,7 +177,7 @@ def _sums(families: tuple[str, ...]) -> dict[str, tuple[Point, ...]]:
     }
 
 
-_NOISY = {preset: product(family=("noisy",), size=(3,), beta=(0.2,)) for preset in _GRID}
+_NOISY = {preset: product(family=("deterministic",), size=(3,), beta=(0.2,)) for preset in _GRID}
 
 trajectory_sum = Claim(
     id="xie2024/trajectory-sum",
@@ -185,7 +195,7 @@ trajectory_sum = Claim(
         Twin(
             "stochastic-dynamics", r"The same in every MDP; tried where one transition in ten is uniform.",
             r"the largest residual of an instance is 0.01 to 0.5, above $10^{9}$ tolerances",
-            rule=Identity({"gap": "tolerance"}), measure=measure_sum, grid=_NOISY,
+            measure=measure_noisy_sum, grid=_NOISY,
         ),
         Twin(
             "uncentred", r"The same without $V^*_0(s_0)$.", r"$V^*_0$, of order 1: $10^{11}$ tolerances",
