@@ -84,11 +84,9 @@ class _Box:
         """log pi(y | x) [X, Y] at parameters [size]; -inf where pi_ref is zero. Cost: O(entries of Phi)."""
         x, out = self.guard("log_pi", theta), np.full(self.X * self.Y, -np.inf)
         for block in self.blocks():
-            V, p = np.empty((1, len(block.prompts))), np.empty((1, len(block.rows)))
-            part = frozen(x[block.columns][None])
-            kernels.values(block.Phi, block.edges, block.ref, block.log_ref, self.beta, part, V, p)
-            of = np.repeat(V[0], np.diff(block.edges))
-            out[block.rows] = block.log_ref + (block.Phi @ part[0] - of) / self.beta
+            log_p, part = np.empty(len(block.rows)), frozen(x[block.columns])
+            kernels.log_policies(block.Phi, block.edges, block.ref, block.log_ref, self.beta, part, log_p)
+            out[block.rows] = log_p
         return frozen(out.reshape(self.X, self.Y))
 
     def guard(self, where: str, theta: ArrayLike) -> FloatArray:

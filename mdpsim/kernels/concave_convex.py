@@ -73,7 +73,8 @@ def _box_gap(grad, theta, low, high):
 @helper
 def _hold(grad, theta, low, high, free):
     """Fill free [d] (first n entries) with the coordinates not held at a bound; return (n, their largest |grad|, width)."""
-    n, steep, wide = 0, 0.0, 0.0
+    n = 0
+    steep, wide = 0.0, 0.0
     for i in range(grad.size):
         held = (theta[i] <= low[i] and grad[i] >= 0.0) or (theta[i] >= high[i] and grad[i] <= 0.0)
         if not held:
@@ -204,22 +205,36 @@ def minimise_convex(Z, c, b, low, high, theta, value, gap):
 
 
 @helper
+def _centred(rho, log_ref, beta, start, end, d):
+    """Fill d with (rho - pivot) / beta on the rows of a prompt; return the pivot, rho where ref e^{rho / beta} is largest."""
+    pivot, high = rho[start], -np.inf
+    for y in range(start, end):
+        rank = rho[y] + beta * log_ref[y]
+        pivot = rho[y] if rank > high else pivot
+        high = rank if rank > high else high
+    for y in range(start, end):
+        d[y] = quotient(rho[y] - pivot, beta)
+    return pivot
+
+
+@helper
+def _masses(ref, d, start, end):
+    """(sum ref e^d, sum ref (e^d - 1)) over the rows of a prompt."""
+    total, excess = 0.0, 0.0
+    for y in range(start, end):
+        one, two = weighted_exp(ref[y], d[y])
+        total += one
+        excess += two
+    return total, excess
+
+
+@helper
 def soft_values(rho, edges, ref, log_ref, beta, V, p):
     """V [X] and p [N] = softmax of rho / beta weighted by ref, prompt by prompt; exact for every beta in (0, inf)."""
     for x in range(V.size):
         start, end = edges[x], edges[x + 1]
-        pivot, high = rho[start], -np.inf
-        for y in range(start, end):
-            rank = rho[y] + beta * log_ref[y]
-            pivot = rho[y] if rank > high else pivot
-            high = rank if rank > high else high
-        for y in range(start, end):
-            p[y] = quotient(rho[y] - pivot, beta)
-        total, excess = 0.0, 0.0
-        for y in range(start, end):
-            one, two = weighted_exp(ref[y], p[y])
-            total += one
-            excess += two
+        pivot = _centred(rho, log_ref, beta, start, end, p)
+        total, excess = _masses(ref, p, start, end)
         V[x] = pivot + beta * log_ratio_sum(total, excess)
         for y in range(start, end):
             p[y] = quotient(weighted_exp(ref[y], p[y])[0], total)
@@ -295,9 +310,14 @@ def evaluate(Z, c, Phi, edges, ref, log_ref, m, kappa, beta, theta, value):
 
 
 @kernel
-def values(Phi, edges, ref, log_ref, beta, theta, V, p):
-    """V [S, X] and p [S, N] at the rows of theta [S, d]."""
-    rho = np.empty(Phi.shape[0])
-    for s in range(theta.shape[0]):
-        _apply(Phi, theta[s], rho)
-        soft_values(rho, edges, ref, log_ref, beta, V[s], p[s])
+def log_policies(Phi, edges, ref, log_ref, beta, theta, log_p):
+    """log_p [N] = log softmax at theta [d]; not by way of V, whose rounding a small beta would magnify."""
+    rho, d = np.empty(Phi.shape[0]), np.empty(Phi.shape[0])
+    _apply(Phi, theta, rho)
+    for x in range(edges.size - 1):
+        start, end = edges[x], edges[x + 1]
+        _centred(rho, log_ref, beta, start, end, d)
+        total, excess = _masses(ref, d, start, end)
+        log_mass = log_ratio_sum(total, excess)
+        for y in range(start, end):
+            log_p[y] = log_ref[y] + d[y] - log_mass
