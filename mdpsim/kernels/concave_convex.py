@@ -151,12 +151,50 @@ def _decrease(grad, theta, trial):
 
 
 @helper
-def _descend(Z, c, b, low, high, theta):
-    """Minimise sum c softplus(-Z theta) + b theta over the box, in place; return (value, box gap)."""
+def _line_search(Z, c, b, low, high, theta, grad, step, free, n, value, least, trial):
+    """Halve the step until it lowers the function enough: (value, 1); 0 where none does, -1 where only rounding is left."""
+    size = 1.0
+    for _ in range(HALVINGS):
+        _bend(theta, step, size, free, n, low, high, trial)
+        promised = _decrease(grad, theta, trial)
+        if promised < 0.0:
+            after = _convex_value(Z, c, b, trial)
+            if after <= value + 1e-4 * promised and after < value:
+                return after, 1
+            if -promised <= least:
+                return value, -1
+        size *= 0.5
+    return value, 0
+
+
+@helper
+def _damped_step(Z, c, b, low, high, theta, grad, curvature, free, n, shift, value, least, work, trial):
+    """Newton steps with more and more damping until the line search ends: (value at trial, outcome); work [2 d + 2, d]."""
     d = theta.size
-    grad, curvature, trial = np.empty(d), np.empty(c.size), np.empty(d)
-    step, picked, free = np.empty(d), np.empty(d), np.empty(d, np.int64)
-    A, L = np.empty((d, d)), np.empty((d, d))
+    A, L, picked, step = work[:d], work[d : 2 * d], work[2 * d], work[2 * d + 1]
+    shift += 1e-14 * _curve(Z, curvature, free, n, A)
+    for a in range(n):
+        picked[a] = grad[free[a]]
+    for _ in range(DAMPINGS):
+        if _solve(A, shift, picked, n, L, step):
+            after, outcome = _line_search(Z, c, b, low, high, theta, grad, step, free, n, value, least, trial)
+            if outcome != 0:
+                if outcome < 0:
+                    _bend(theta, step, 1.0, free, n, low, high, trial)
+                return after, outcome
+        shift = 30.0 * shift + 1e-300
+    return value, 0
+
+
+@helper
+def _descend(Z, c, b, low, high, theta):
+    """Minimise sum c softplus(-Z theta) + b theta over the box, in place; return (value, box gap).
+
+    Where a step promises no more than rounding it is taken whole as long as it halves the box gap, which wide boxes magnify.
+    """
+    d = theta.size
+    grad, ahead, curvature, trial = np.empty(d), np.empty(d), np.empty(c.size), np.empty(d)
+    free, work = np.empty(d, np.int64), np.empty((2 * d + 2, d))
     value, gap, scale = _convex_value(Z, c, b, theta), 0.0, 0.0
     for j in range(c.size):
         scale += c[j]
@@ -168,28 +206,14 @@ def _descend(Z, c, b, low, high, theta):
         n, steep, wide = _hold(grad, theta, low, high, free)
         if n == 0 or gap <= ROUNDING * scale:
             break
-        top = _curve(Z, curvature, free, n, A)
-        for a in range(n):
-            picked[a] = grad[free[a]]
-        shift, moved = 0.5 * steep / wide + 1e-14 * top, False
-        for _ in range(DAMPINGS):
-            if _solve(A, shift, picked, n, L, step):
-                size = 1.0
-                for _ in range(HALVINGS):
-                    _bend(theta, step, size, free, n, low, high, trial)
-                    promised = _decrease(grad, theta, trial)
-                    if promised < 0.0:
-                        after = _convex_value(Z, c, b, trial)
-                        if after <= value + 1e-4 * promised and after < value:
-                            moved = True
-                            break
-                        if -promised <= ROUNDING * scale:
-                            break
-                    size *= 0.5
-            if moved:
-                break
-            shift = 30.0 * shift + 1e-300
-        if not moved:
+        after, outcome = _damped_step(
+            Z, c, b, low, high, theta, grad, curvature, free, n, 0.5 * steep / wide, value, ROUNDING * scale, work, trial
+        )
+        if outcome < 0:
+            _slopes(Z, c, b, trial, ahead, curvature)
+            after = _convex_value(Z, c, b, trial)
+            outcome = 1 if _box_gap(ahead, trial, low, high) < 0.5 * gap else 0
+        if outcome == 0:
             break
         value = after
         for i in range(d):
