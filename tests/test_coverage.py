@@ -195,6 +195,22 @@ def test_greedy_kernel_compiled_and_plain_agree_bitwise() -> None:
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-14)
 
 
+def test_rows_off_by_less_than_the_tolerance_are_renormalised() -> None:
+    logs = np.log([[0.5, 0.5]]) + 5e-10
+    assert coverability(logs) == pytest.approx(1.0, abs=1e-15)
+    assert concentrability(logs, [0.5, 0.5]) == pytest.approx(1.0, abs=1e-15)
+
+
+def test_largest_difference_with_a_comparator_of_smaller_support() -> None:
+    """tau over all responses, tau' over the comparator's only: both signs count."""
+    ref, rho = np.full((1, 3), 1 / 3), np.array([[0.0, 0.4, 1.0], [1.0, 0.6, 0.0]])
+    for nu, stated in (([0.0, 0.0, 1.0], 1.0), ([0.0, 1.0, 0.0], 0.6), ([1.0, 0.0, 0.0], 1.0)):
+        for sign in (1.0, -1.0):
+            logs = tilted(ref, sign * rho[:1] + (sign < 0), 0.5)[:, None]
+            found = greedy_extrapolation(logs, ref, np.zeros(3), beta=0.5, steps=1, least=1.0, nu=nu)
+            assert pytest.approx(stated, rel=1e-12) == found.D
+
+
 def test_the_true_policy_extrapolates_without_error() -> None:
     ref, r = np.full((1, 3), 1 / 3), np.array([[0.1, 0.5, 1.0]])
     found = greedy_extrapolation(tilted(ref, r, 0.2)[None], ref, r, beta=0.2, steps=10, least=1e-6)

@@ -42,11 +42,11 @@ SAME = 1e-9  # values closer than this, relative to the scale of F, are one basi
 class SoftmaxFit(NamedTuple):
     """The least value of (1) that was found, and what is proven about it: read-only arrays.
 
-    theta: [size]. rewards, log_pi: [X, Y]. value: F(theta). lower: a proven lower bound of min F. relaxed: the least
-    minimum L of the convex problems with V linearised at one response, in [value, value + n alpha log K] up to what the
-    search missed; inf where a block has more than 256 choices of a response for every prompt. slope: largest first-order
-    decrease over the box, about 0 at a stationary point. starts: starting points tried. tangents: convex problems solved
-    from them.
+    theta: [size]. rewards, log_pi: [X, Y]. value: F(theta). lower: a proven lower bound of min F, up to rounding. relaxed:
+    the least minimum L of the convex problems with V linearised at one response, in [value, value + n alpha log K] up to
+    what the search missed; inf where a block has more than 256 choices of a response for every prompt. slope: largest
+    first-order decrease over the box, about 0 at a stationary point. starts: starting points tried. tangents: convex
+    problems solved from them.
     """
 
     theta: FloatArray
@@ -208,7 +208,7 @@ def _fit_block(
                 break
             here = moved[k], after[k], slopes[k]
         best = here if here[1] < best[1] else best
-    bounds = np.array([best[1], min(lower, float(best[1])), relaxed]) + data.constant
+    bounds = np.array([best[1], lower, relaxed]) + data.constant
     return best[0], np.concatenate([bounds, [best[2], tried, taken]])
 
 

@@ -101,8 +101,7 @@ def box_coverability(pi_ref: ArrayLike, *, r_max: float, beta: float, mu0: Array
     ref = ref.reshape(-1, ref.shape[-1])
     start = _start(where, mu0, len(ref))
     left = np.exp(-as_real(where, "r_max", r_max, 0.0, 1e300) / positive_beta(where, beta))
-    others = np.array([[np.delete(row, y).sum() for y in range(row.size)] for row in ref])  # 1 - p without cancellation
-    return float(start @ np.where(ref > 0.0, ref / np.where(ref > 0.0, ref + others * left, 1.0), 0.0).sum(axis=1))
+    return float(start @ np.where(ref > 0.0, ref / np.where(ref > 0.0, ref + (1.0 - ref) * left, 1.0), 0.0).sum(axis=1))
 
 
 def concentrability(log_pi: ArrayLike, nu: ArrayLike, *, mu0: ArrayLike | None = None) -> float:
