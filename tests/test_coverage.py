@@ -222,6 +222,7 @@ def test_without_lambda_the_coefficient_is_infinite() -> None:
     ref, r = np.full((1, 3), 1 / 3), np.array([[0.1, 0.5, 1.0]])
     logs = tilted(ref, np.array([[1.0, 0.0, 0.0]]), 0.2)[None]
     assert greedy_extrapolation(logs, ref, r, beta=0.2, steps=3, least=0.0).value[0] == np.inf
+    assert np.array_equal(greedy_extrapolation(np.log(ref), ref, 0 * r, beta=0.2, steps=3, least=0.0).value, np.zeros(3))
 
 
 def test_extrapolation_bound_by_hand() -> None:

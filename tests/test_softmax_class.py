@@ -239,7 +239,13 @@ def test_likelihood_part_against_scipy() -> None:
         fit = fit_softmax(model, **{k: v for k, v in data.items() if k != "comparators"})
         assert fit.value == pytest.approx(found.fun, rel=1e-10)
         assert fit.value <= found.fun + 1e-11 * found.fun
-        assert fit.value - fit.lower <= 1e-6
+        assert fit.value - fit.lower <= 1e-9
+        if isinstance(model, LinearBox):  # the same optimum inside a box 1e4 times wider: what rounding leaves, magnified
+            wide = LinearBox(model.pi_ref, model.features, beta=0.2, bound=1e4)
+            inner = LinearBox(model.pi_ref, model.features, beta=0.2, bound=10.0)
+            one, two = (fit_softmax(m, **{k: v for k, v in data.items() if k != "comparators"}) for m in (wide, inner))
+            assert one.value == pytest.approx(two.value, rel=1e-14)
+            assert one.value - one.lower <= 1e-8
 
 
 def test_what_no_pair_identifies_stays_at_the_reference() -> None:
@@ -354,44 +360,3 @@ def test_cccp_never_rises() -> None:
         starts = rng.uniform(0.0, 0.5, (1, model.size))
         before = float(xpo_objective(model, starts[0], **data, alpha=0.02))
         assert fit_softmax(model, **data, alpha=0.02, starts=starts, basins=0).value <= before
-
-
-# --- bad input ---------------------------------------------------------------------------------------------------------
-
-BOX, TWO = RewardBox([0.5, 0.5, 0.0], beta=1.0, r_max=1.0), RewardBox(np.full((2, 3), 1 / 3), beta=1.0, r_max=1.0)
-TREE = token_tree(vocabulary=2, length=2, rng=0)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: RewardBox([0.5, 0.4], beta=1.0, r_max=1.0), "RewardBox: pi_ref must have rows that sum to one"),
-        (lambda: RewardBox([0.5, 0.5], beta=0.0, r_max=1.0), "RewardBox: beta must be a number in"),
-        (lambda: RewardBox([0.5, 0.5], beta=np.inf, r_max=1.0), "RewardBox: beta must be a number in"),
-        (lambda: RewardBox([0.5, 0.5], beta=1.0, r_max=0.0), "RewardBox: r_max must be a number in"),
-        (lambda: TokenBox(TREE.mdp.tabular, TREE.pi_ref, beta=1.0, r_max=1.0), "TokenBox: mdp must be a TokenMDP; got MDP"),
-        (lambda: TokenBox(TREE.mdp, TREE.pi_ref[:1], beta=1.0, r_max=1.0), r"TokenBox: pi_ref must have shape \[H, S, A\]"),
-        (lambda: LinearBox([0.5, 0.5], np.ones((3, 2)), beta=1.0, bound=1.0), r"LinearBox: features must have shape \[Y, d\]"),
-        (lambda: LinearBox([0.5, 0.5], [[np.nan], [0.0]], beta=1.0, bound=1.0), "LinearBox: features must be finite"),
-        (lambda: BOX.log_pi([0.0]), r"log_pi: theta must have shape \[n\] = \(3,\); got \(1,\)"),
-        (lambda: fit_softmax("box", [0], [1]), "fit_softmax: model must be a RewardBox, TokenBox or LinearBox; got str"),
-        (lambda: fit_softmax(BOX, [0], [3]), r"fit_softmax: losers must have entries in \[0, 3\); got 3"),
-        (lambda: fit_softmax(BOX, [0, 1], [0]), r"fit_softmax: losers must have shape \[n\] = \(2,\); got \(1,\)"),
-        (lambda: fit_softmax(BOX, [], []), "fit_softmax: winners must"),
-        (lambda: fit_softmax(BOX, [0.5], [1]), "fit_softmax: winners must hold integers; got dtype float64"),
-        (lambda: fit_softmax(BOX, [2], [1]), "winners must be responses that pi_ref can give; got response 2 to prompt 0"),
-        (lambda: fit_softmax(BOX, [0], [1], [2], alpha=1.0), "comparators must be responses that pi_ref can give; got"),
-        (lambda: fit_softmax(BOX, [0], [1], alpha=1.0), "fit_softmax: comparators must be given where alpha > 0; got None"),
-        (lambda: fit_softmax(BOX, [0], [1], [1], alpha=-0.1), r"alpha must be a number in \[0, 1e\+300\]; got -0.1"),
-        (lambda: fit_softmax(BOX, [0], [1], [1], alpha=1e250), "fit_softmax: alpha must be at most 1e200 beta; got 1e"),
-        (lambda: fit_softmax(TWO, [0], [1]), "fit_softmax: prompts must be given where there are 2 prompts; got None"),
-        (lambda: fit_softmax(TWO, [0], [1], prompts=[2]), r"fit_softmax: prompts must have entries in \[0, 2\); got 2"),
-        (lambda: fit_softmax(BOX, [0], [1], basins=-1), "fit_softmax: basins must be an integer >= 0"),
-        (lambda: fit_softmax(BOX, [0], [1], starts=[0.0, 0.0, 0.0]), r"starts must have shape \[k, n\] = \(k, 3\)"),
-        (lambda: xpo_objective(BOX, [[0.0]], [0], [1]), r"theta must have shape \[k, n\] = \(k, 3\); got \(1, 1\)"),
-        (lambda: xpo_objective(None, [0.0], [0], [1]), "xpo_objective: model must be a RewardBox, TokenBox or LinearBox"),
-    ],
-)
-def test_bad_input(call, message: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(ValueError, match=message):
-        call()
