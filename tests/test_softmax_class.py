@@ -9,7 +9,7 @@ import pytest
 from scipy import optimize, special
 
 from mdpsim.align.cccp import fit_softmax, xpo_objective
-from mdpsim.align.softmax_class import LinearBox, RewardBox, TokenBox
+from mdpsim.align.softmax_class import LinearBox, ResponseBox, TokenBox
 from mdpsim.kernels import concave_convex as kernels
 from mdpsim.mdp.token_families import combination_lock, token_tree
 from reference import softmax_fit as reference
@@ -36,9 +36,9 @@ def _high(model) -> np.ndarray:  # type: ignore[no-untyped-def]
 def models(rng: np.random.Generator, beta: float):  # type: ignore[no-untyped-def]
     tree = token_tree(vocabulary=2, length=2, rng=rng, prompts=2)
     return [
-        RewardBox(rng.dirichlet(np.ones(4)), beta=beta, r_max=1.0),
-        RewardBox(rng.dirichlet(np.ones(3), size=2), beta=beta, r_max=0.7),
-        RewardBox([0.2, 0.0, 0.5, 0.3], beta=beta, r_max=1.0),
+        ResponseBox(rng.dirichlet(np.ones(4)), beta=beta, r_max=1.0),
+        ResponseBox(rng.dirichlet(np.ones(3), size=2), beta=beta, r_max=0.7),
+        ResponseBox([0.2, 0.0, 0.5, 0.3], beta=beta, r_max=1.0),
         TokenBox(tree.mdp, tree.pi_ref, beta=beta, r_max=0.5),
         LinearBox(rng.dirichlet(np.ones(5), size=2), rng.normal(size=(2, 5, 3)), beta=beta, bound=1.0),
     ]
@@ -130,7 +130,7 @@ def test_objective_is_dpo_where_alpha_is_zero_and_xpo_else() -> None:
 # --- the fit -----------------------------------------------------------------------------------------------------------
 
 
-def grid_least(model: RewardBox, data: dict[str, np.ndarray], alpha: float, n: int) -> float:
+def grid_least(model: ResponseBox, data: dict[str, np.ndarray], alpha: float, n: int) -> float:
     """Least F on n x n grids of the three faces min rho = 0 of a box of three responses."""
     side = np.linspace(0.0, model.r_max, n)
     pairs = np.array(list(itertools.product(side, side)))
@@ -143,7 +143,7 @@ def test_no_grid_undercuts_the_fit(seed: int) -> None:
     """K = 3, 201^2 x 3 points; the grid comes within its mesh of the fit."""
     rng = np.random.default_rng(seed)
     for _ in range(5):
-        model = RewardBox(rng.dirichlet(np.full(3, 0.5)) * (1 - 3e-6) + 1e-6, beta=10 ** rng.uniform(-2, 0.5), r_max=1.0)
+        model = ResponseBox(rng.dirichlet(np.full(3, 0.5)) * (1 - 3e-6) + 1e-6, beta=10 ** rng.uniform(-2, 0.5), r_max=1.0)
         data, alpha = draw(rng, model, int(rng.integers(1, 200))), model.beta * 10 ** rng.uniform(-2.5, 0.5)
         fit, least = fit_softmax(model, **data, alpha=alpha), grid_least(model, data, alpha, 201)
         rounding = 1000 * EPS * scale(data, model, alpha)
@@ -175,7 +175,7 @@ def test_a_single_start_fails() -> None:
     """The negative control: without the families of starts some of the same instances end in another basin."""
     rng, failed = np.random.default_rng(7), 0
     for _ in range(60):
-        model = RewardBox(rng.dirichlet(np.full(3, 0.5)) * (1 - 3e-6) + 1e-6, beta=10 ** rng.uniform(-2, -0.5), r_max=1.0)
+        model = ResponseBox(rng.dirichlet(np.full(3, 0.5)) * (1 - 3e-6) + 1e-6, beta=10 ** rng.uniform(-2, -0.5), r_max=1.0)
         data, alpha = draw(rng, model, 60), model.beta * 10 ** rng.uniform(-2, 0.5)
         single = fit_softmax(model, **data, alpha=alpha, starts=np.full((1, 3), 0.5), basins=0)
         full = fit_softmax(model, **data, alpha=alpha)
@@ -187,7 +187,7 @@ def test_a_single_start_fails() -> None:
 
 def test_two_families_of_starts_fail_where_two_responses_matter_together() -> None:
     """Found by brute force: with beta = 0.133 both rare responses are raised, (1, 0, 1); no one-response start leads there."""
-    model = RewardBox([0.01207083, 0.98541625, 1 - 0.01207083 - 0.98541625], beta=0.13329501525211196, r_max=1.0)
+    model = ResponseBox([0.01207083, 0.98541625, 1 - 0.01207083 - 0.98541625], beta=0.13329501525211196, r_max=1.0)
     comparators = np.repeat([0, 1, 2], [4, 145, 1])
     none = np.zeros(150, np.int64)
     alpha = 2.4358981507412683 * model.beta
@@ -200,14 +200,14 @@ def test_two_families_of_starts_fail_where_two_responses_matter_together() -> No
 @pytest.mark.parametrize("beta", [0.02, 0.3])
 def test_fit_of_prompts_is_that_of_each_alone(beta: float) -> None:
     rng = np.random.default_rng(8)
-    both = RewardBox(rng.dirichlet(np.ones(3), size=2), beta=beta, r_max=1.0)
+    both = ResponseBox(rng.dirichlet(np.ones(3), size=2), beta=beta, r_max=1.0)
     data = draw(rng, both, 80)
     fit = fit_softmax(both, **data, alpha=0.2 * beta)
     alone = []
     for x in range(2):
         mine = data["prompts"] == x
         part = {k: v[mine] for k, v in data.items() if k != "prompts"}
-        alone.append(fit_softmax(RewardBox(both.pi_ref[x], beta=beta, r_max=1.0), **part, alpha=0.2 * beta))
+        alone.append(fit_softmax(ResponseBox(both.pi_ref[x], beta=beta, r_max=1.0), **part, alpha=0.2 * beta))
     assert fit.value == pytest.approx(sum(f.value for f in alone), rel=1e-13)
     assert np.array_equal(fit.theta, np.concatenate([f.theta for f in alone]))
 
@@ -217,7 +217,7 @@ def test_linear_class_with_unit_features_is_the_tabular_one() -> None:
     rng = np.random.default_rng(9)
     for _ in range(10):
         ref, beta = rng.dirichlet(np.ones(4)), 10 ** rng.uniform(-1.5, 0)
-        tabular = RewardBox(ref, beta=beta, r_max=1.0)
+        tabular = ResponseBox(ref, beta=beta, r_max=1.0)
         linear = LinearBox(ref, np.eye(4), beta=beta, bound=0.5)
         data = draw(rng, tabular, 60)
         one, two = (fit_softmax(m, **data, alpha=0.3 * beta) for m in (tabular, linear))
@@ -250,7 +250,7 @@ def test_likelihood_part_against_scipy() -> None:
 
 def test_what_no_pair_identifies_stays_at_the_reference() -> None:
     """alpha = 0: unseen responses keep their odds, and a pair moves its two rewards apart by as much either way."""
-    model = RewardBox([0.5, 0.2, 0.2, 0.1], beta=0.3, r_max=4.0)
+    model = ResponseBox([0.5, 0.2, 0.2, 0.1], beta=0.3, r_max=4.0)
     assert np.exp(fit_softmax(model, [1], [1]).log_pi[0]) == pytest.approx(model.pi_ref[0], rel=1e-12)
     fit = fit_softmax(model, [0, 0, 0, 1], [1, 1, 1, 0])
     difference = np.log(3.0)
@@ -259,7 +259,7 @@ def test_what_no_pair_identifies_stays_at_the_reference() -> None:
 
 def test_large_alpha_is_pure_optimism() -> None:
     """kappa = 1e6: the response of least count / pi_ref is raised, whatever the labels say."""
-    model = RewardBox([0.9, 0.06, 0.04], beta=0.01, r_max=1.0)
+    model = ResponseBox([0.9, 0.06, 0.04], beta=0.01, r_max=1.0)
     fit = fit_softmax(model, [0] * 50, [1] * 50, [0] * 45 + [1] * 4 + [2] * 1, alpha=1e4)
     assert fit.theta == pytest.approx([0.0, 0.0, 1.0])
 
@@ -268,7 +268,7 @@ def test_large_alpha_is_pure_optimism() -> None:
 def test_extreme_beta(beta: float) -> None:
     """Every class, pi_ref down to 1e-300, zeros: a finite value that its certificate covers and no corner undercuts."""
     rng = np.random.default_rng(11)
-    rare = RewardBox([1.0 - 1e-10, 1e-10, 1e-300, 0.0], beta=beta, r_max=1.0)
+    rare = ResponseBox([1.0 - 1e-10, 1e-10, 1e-300, 0.0], beta=beta, r_max=1.0)
     for model in (*models(rng, beta), rare):
         data = draw(rng, model, 40)
         fit = fit_softmax(model, **data, alpha=0.2 * beta)
@@ -295,13 +295,13 @@ def test_both_certificates_are_nearly_attained() -> None:
     """Where R is far below beta, L is n alpha log K above min F but for R / beta; the second gap is R^2 / (8 beta) a comparator
     where one of two equally likely responses is raised."""
     for n_responses in (2, 8):
-        model = RewardBox(np.full(n_responses, 1 / n_responses), beta=1.0, r_max=0.1)
+        model = ResponseBox(np.full(n_responses, 1 / n_responses), beta=1.0, r_max=0.1)
         y = np.zeros(40, np.int64)
         fit = fit_softmax(model, y, y, y, alpha=0.5)
         allowed = 40 * 0.5 * np.log(n_responses)
         assert allowed - 40 * 0.5 * 0.1 <= fit.relaxed - fit.value <= allowed
         assert fit.lower <= fit.value
-    two = RewardBox([0.5, 0.5], beta=1.0, r_max=0.1)
+    two = ResponseBox([0.5, 0.5], beta=1.0, r_max=0.1)
     fit = fit_softmax(two, [0], [0], [0], alpha=1.0)
     assert fit.theta == pytest.approx([0.0, 0.1])
     assert fit.value - np.log(2.0) == pytest.approx(-0.05 - 0.1**2 / 8, rel=1e-4)
@@ -309,10 +309,10 @@ def test_both_certificates_are_nearly_attained() -> None:
 
 
 def test_one_response_and_huge_rewards() -> None:
-    one = fit_softmax(RewardBox([1.0], beta=0.1, r_max=1.0), [0, 0], [0, 0], [0, 0], alpha=1.0)
+    one = fit_softmax(ResponseBox([1.0], beta=0.1, r_max=1.0), [0, 0], [0, 0], [0, 0], alpha=1.0)
     assert one.value == pytest.approx(2 * np.log(2.0), rel=1e-15)
     assert one.log_pi[0, 0] == pytest.approx(0.0, abs=1e-15)
-    huge = RewardBox([0.5, 0.3, 0.2], beta=1e3, r_max=1e6)
+    huge = ResponseBox([0.5, 0.3, 0.2], beta=1e3, r_max=1e6)
     data = [0, 0, 1, 2], [1, 2, 2, 1], [0, 0, 1, 2]
     fit = fit_softmax(huge, *data, alpha=10.0)
     assert np.isfinite(fit.value)
@@ -336,7 +336,7 @@ def test_lock_is_opened_by_optimism() -> None:
 
 def test_kernels_compiled_and_plain_agree() -> None:
     rng = np.random.default_rng(13)
-    model = RewardBox(rng.dirichlet(np.ones(3)), beta=0.1, r_max=1.0)
+    model = ResponseBox(rng.dirichlet(np.ones(3)), beta=0.1, r_max=1.0)
     block = next(model.blocks())
     Z = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [-1.0, 0.0, 1.0]])
     c, m = np.array([5.0, 2.0, 1.0]), np.array([4.0, 3.0, 1.0])

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.align.softmax_class import Block, LinearBox, RewardBox, SoftmaxClass, TokenBox
+from mdpsim.align.softmax_class import Block, LinearBox, ResponseBox, SoftmaxClass, TokenBox
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_real, fail, frozen
 from mdpsim.kernels import concave_convex as kernels
 
@@ -76,22 +76,22 @@ def fit_softmax(
     """Minimise XPO's objective (1) over a softmax class; with alpha = 0, DPO's.
 
     Args:
-        model: RewardBox, TokenBox or LinearBox.
+        model: ResponseBox, TokenBox or LinearBox.
         winners, losers: [n] numbers of responses, the preferred first. comparators: [n], needed where alpha > 0.
         alpha: optimism >= 0. Where alpha = 0 what no pair identifies stays as in pi_ref (the limit of gradient flow from it).
         prompts: [n] prompt of each pair and comparator; None where there is one prompt.
         starts: [k, size] starting points in place of the families above. basins: how many of the best basins are searched
             around; 0 is none.
     Returns:
-        SoftmaxFit. In a RewardBox the gauge is fixed by min rho = 0 over the responses of each prompt.
+        SoftmaxFit. In a ResponseBox the gauge is fixed by min rho = 0 over the responses of each prompt.
     Exactness: a stationary point to rounding; value - lower is a proven gap, n alpha log K or less for one prompt.
     Cost: O(J d^2 + d^3) a Newton step with J distinct pairs, hundreds to thousands of them: 2 ms for 3 responses, 30 ms for 12.
     Raises:
         ValueError: naming the argument; a response that pi_ref cannot give.
     """
     where = "fit_softmax"
-    if not isinstance(model, RewardBox | TokenBox | LinearBox):
-        fail(where, "model", "be a RewardBox, TokenBox or LinearBox", type(model).__name__)
+    if not isinstance(model, ResponseBox | TokenBox | LinearBox):
+        fail(where, "model", "be a ResponseBox, TokenBox or LinearBox", type(model).__name__)
     weight = as_real(where, "alpha", alpha, 0.0, 1e300)
     search = as_count(where, "basins", basins, low=0, high=10**6)
     places = _places(where, model, winners, losers, comparators, weight, prompts)
@@ -103,7 +103,7 @@ def fit_softmax(
     for block in model.blocks():
         mine = None if own is None else np.clip(own[:, block.columns], block.low, block.high)
         part, numbers = _fit_block(block, _gather(block, *places), kappa, model.beta, mine, search)
-        theta[block.columns] = part - part.min() if isinstance(model, RewardBox) else part
+        theta[block.columns] = part - part.min() if isinstance(model, ResponseBox) else part
         totals += numbers
     value, lower, relaxed, slope, tried, tangents = totals
     numbers = float(value), float(lower), float(relaxed), float(slope), int(tried), int(tangents)
@@ -125,8 +125,8 @@ def xpo_objective(
         ValueError: naming the argument, what was wanted and what came.
     """
     where = "xpo_objective"
-    if not isinstance(model, RewardBox | TokenBox | LinearBox):
-        fail(where, "model", "be a RewardBox, TokenBox or LinearBox", type(model).__name__)
+    if not isinstance(model, ResponseBox | TokenBox | LinearBox):
+        fail(where, "model", "be a ResponseBox, TokenBox or LinearBox", type(model).__name__)
     weight = as_real(where, "alpha", alpha, 0.0, 1e300)
     places = _places(where, model, winners, losers, comparators, weight, prompts)
     many = np.ndim(theta) == 2

@@ -5,8 +5,8 @@ r"""Softmax policies parametrised by rewards on a box: one number a response, a 
 
 So beta log(pi / pi_ref) = rho - V, and a Bradley-Terry likelihood of pi is one of rho: convex in theta. Three kinds of Phi:
 
-* ``RewardBox``: one parameter a response, Phi the identity. It holds every optimum of rewards in [0, r_max], its log-ratios are
-  at most r_max, and rho + c is the same policy (the gauge).
+* ``ResponseBox``: one parameter a response, Phi the identity. It holds every optimum of rewards in [0, r_max], beta
+  times its log-ratios is at most r_max, and rho + c is the same policy (the gauge).
 * ``TokenBox``: one parameter a prefix and token, rho(x, y) the sum along y. V is soft backward induction, and its
   derivative in theta(s, a) the probability that pi_theta visits (s, a).
 * ``LinearBox``: features of responses, shared by all prompts.
@@ -116,7 +116,7 @@ def _block(
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class RewardBox(_Box):
+class ResponseBox(_Box):
     """Tabular softmax: rho(x, y) = theta[x, y] in [0, r_max].
 
     Args:
@@ -132,9 +132,9 @@ class RewardBox(_Box):
     r_max: float
 
     def __init__(self, pi_ref: ArrayLike, *, beta: float, r_max: float) -> None:
-        object.__setattr__(self, "pi_ref", _reference("RewardBox", pi_ref))
-        object.__setattr__(self, "beta", as_real("RewardBox", "beta", beta, LOW_BETA, HIGH_BETA))
-        object.__setattr__(self, "r_max", as_real("RewardBox", "r_max", r_max, 1e-300, 1e150))
+        object.__setattr__(self, "pi_ref", _reference("ResponseBox", pi_ref))
+        object.__setattr__(self, "beta", as_real("ResponseBox", "beta", beta, LOW_BETA, HIGH_BETA))
+        object.__setattr__(self, "r_max", as_real("ResponseBox", "r_max", r_max, 1e-300, 1e150))
 
     @property
     def size(self) -> int:
@@ -151,7 +151,7 @@ class RewardBox(_Box):
             on = np.flatnonzero(self.pi_ref[x])
             d, table = on.size, np.zeros((1, self.Y, on.size))
             table[0, on, np.arange(d)] = 1.0
-            yield _block(self.pi_ref, np.array([x]), table, x * self.Y + on, np.zeros(d), np.full(d, self.r_max), "RewardBox")
+            yield _block(self.pi_ref, np.array([x]), table, x * self.Y + on, np.zeros(d), np.full(d, self.r_max), "ResponseBox")
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -265,4 +265,4 @@ class LinearBox(_Box):
         yield _block(self.pi_ref, np.arange(self.X), self.features, np.arange(d), -high, high, "LinearBox")
 
 
-SoftmaxClass = RewardBox | TokenBox | LinearBox
+SoftmaxClass = ResponseBox | TokenBox | LinearBox

@@ -21,7 +21,7 @@ import numpy as np
 from scipy import special
 
 from mdpsim.align.cccp import fit_softmax
-from mdpsim.align.softmax_class import LinearBox, RewardBox, SoftmaxClass, TokenBox
+from mdpsim.align.softmax_class import LinearBox, ResponseBox, SoftmaxClass, TokenBox
 from mdpsim.arrays import FloatArray, IntArray
 from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Inequality
@@ -57,7 +57,7 @@ def random_fit(point: Point, rng: np.random.Generator) -> Problem:
         model = LinearBox(rng.dirichlet(np.ones(6), size=2), rng.normal(size=(2, 6, 2)) / 2, beta=beta, bound=R_MAX)
     else:
         ref = np.maximum(rng.dirichlet(np.full(3, 0.5), size=1 if family == "responses" else 2), LEAST)
-        model = RewardBox(ref / ref.sum(axis=1, keepdims=True), beta=beta, r_max=R_MAX)
+        model = ResponseBox(ref / ref.sum(axis=1, keepdims=True), beta=beta, r_max=R_MAX)
     n, kappa = int(rng.integers(1, 201)), float(10.0 ** rng.uniform(-2.5, 0.5))
     x, r = rng.integers(model.X, size=n), rng.uniform(0.0, R_MAX, model.pi_ref.shape)
     cumulative = np.cumsum(model.pi_ref, axis=1)
@@ -109,7 +109,7 @@ def brute_force(problem: Problem, family: str) -> float:
         mine = problem.data["prompts"] == i
         if mine.any():
             data = {name: v[mine] for name, v in problem.data.items()} | {"prompts": np.zeros(mine.sum(), dtype=np.int64)}
-            alone = Problem(RewardBox(model.pi_ref[i], beta=model.beta, r_max=R_MAX), data, problem.alpha)
+            alone = Problem(ResponseBox(model.pi_ref[i], beta=model.beta, r_max=R_MAX), data, problem.alpha)
             total += float(objective(alone, faces[:, None, :]).min())
     return total
 
