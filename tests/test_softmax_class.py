@@ -171,6 +171,20 @@ def test_no_random_search_undercuts_the_fit(seed: int) -> None:
         assert fit.lower <= found + 1e-9 * scale(data, model, alpha)
 
 
+def test_no_random_point_undercuts_the_token_class() -> None:
+    """15 instances of two binary tokens: 10^5 random points and every corner."""
+    rng = np.random.default_rng(6)
+    points = np.concatenate([rng.uniform(0.0, 0.5, (100_000, 6)), np.array(list(itertools.product((0.0, 0.5), repeat=6)))])
+    for _ in range(15):
+        tree = token_tree(vocabulary=2, length=2, rng=rng, concentration=0.5)
+        model = TokenBox(tree.mdp, tree.pi_ref, beta=10 ** rng.uniform(-2, 0), r_max=0.5)
+        data, alpha = draw(rng, model, 60), model.beta * 10 ** rng.uniform(-2, 0.5)
+        theta = np.zeros((len(points), model.size))
+        theta[:, next(model.blocks()).columns] = points
+        least = xpo_objective(model, theta, **data, alpha=alpha).min()
+        assert fit_softmax(model, **data, alpha=alpha).value <= least + 1e-9
+
+
 def test_a_single_start_fails() -> None:
     """The negative control: without the families of starts some of the same instances end in another basin."""
     rng, failed = np.random.default_rng(7), 0
