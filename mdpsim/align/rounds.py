@@ -160,7 +160,8 @@ def play(
     extra = np.exp(policies.log_ref) if given is None else as_simplex(where, "comparator", given, "X Y", (X, Y))
     nearest = NEAREST * (kl_rows(log_pi[:n], policies.log_ref[None]) * mdp.mu0).sum(axis=1)
     prior = nearest if plan.ties == "reference" else np.zeros(n)
-    modes = (T, SOURCES[plan.first], SOURCES[plan.second], plan.every, begin, plan.ties == "random", plan.loss == "ipo")
+    home, random_ties, squared = int(nearest.argmin()), plan.ties == "random", plan.loss == "ipo"
+    modes = (T, SOURCES[plan.first], SOURCES[plan.second], plan.every, begin, home, random_ties, squared)
     N, K, kept = len(keys), marks.size, T if keep else 0
     curves, chosen, ends = np.zeros((N, K, 6)), np.zeros((N, K), np.int64), np.zeros((N, 3), np.int64)
     pairs, scores = np.zeros((N, kept, 4), np.int64), np.zeros((N, n if keep else 0))

@@ -120,24 +120,23 @@ def run_class(
         law: [(n + 2) X, Y] responses of the n policies, of pi_ref and of the given comparator. mu0: [1, X].
         wins: [X Y, Y] probability that the first response is preferred. rewards: [X Y].
         gaps, masses: [n + 1] of every policy and of pi_ref: J(pi*) - J, and the probability of a best response.
-        modes: int64 [7]: T; sources of the first and the second response; rounds between updates; start (a policy, or n);
-            1 for random ties; 1 for the squared loss.
+        modes: int64 [8]: T; sources of the first and the second response; rounds between updates; start (a policy, or n); home,
+            the policy nearest pi_ref; 1 for random ties; 1 for the squared loss.
         reals: [4]: beta, weight, smoothing, target.
         keys: uint64 [R, 2]. checkpoints: int64 [K], increasing, within 1 .. T.
         curves: [R, K, 6] at each checkpoint t: gap of pi^t, average and least gap of pi^1 .. pi^t, mass of pi^t, and among the
             first t pairs those of different responses, and those of them whose label contradicts the rewards.
-        chosen: [R, K] pi^t. ends: int64 [R, 3]: first t at which pi^t is neither the start nor what ``prior`` alone chooses,
+        chosen: [R, K] pi^t. ends: int64 [R, 3]: first t at which pi^t is neither the start nor home,
             first t whose gap is below target (T + 1: never), and pi^{T+1}.
         pairs: int64 [R, T or 0, 4]: context, first, second, label. scores: [R, n or 0] at the end.
     """
     n_policies, n_responses = rho.shape[1], law.shape[1]
     n_contexts = mu0.shape[1]
-    n_rounds, first, second, every, start, random_ties, squared = modes
+    n_rounds, first, second, every, start, home, random_ties, squared = modes
     beta, weight, smoothing, target = reals
     slot, kept, used = np.full(rho.shape[0] * n_responses, -1), np.empty((capacity, n_policies)), np.zeros(1, np.int64)
     history = np.empty(n_rounds if HISTORY in (first, second) else 1, np.int64)
     score = np.empty(n_policies)
-    home = least(prior)
     for run in range(keys.shape[0]):
         score[:] = prior
         current, k, total, best, mixed, wrong = start, 0, 0.0, np.inf, 0, 0

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mdpsim import rng
-from mdpsim.align.classes import FiniteClass
+from mdpsim.align.classes import FiniteClass, RewardBox
 from mdpsim.arrays import FloatArray
-from mdpsim.claims.claim import Paper
+from mdpsim.claims.claim import Paper, Point
 from mdpsim.mdp.token import TokenMDP
 
 PAPER = Paper(
@@ -76,6 +76,38 @@ def two_arms(family: str, inv_eps: float, kind: int = 0, *, size: int = 81) -> T
     log_ref = np.array([[-np.log(inv_eps), np.log1p(-1.0 / inv_eps)]])
     policies, beta = FiniteClass.from_rewards(rho, log_ref), float(c / np.log(inv_eps))
     return TwoArms(bandit(np.array([1.0, 1.0 - D])), policies, beta, 1.0 / inv_eps, c, D, (D - c) / 3)
+
+
+class RareArms(NamedTuple):
+    """Arms of which pi_ref plays the first but for eps each, the grid class of step 1/4 that holds pi*, and beta."""
+
+    mdp: TokenMDP
+    policies: FiniteClass
+    beta: float
+
+
+RARE_BETA, RARE_EPS = 0.02, 1e-6  # beta log(1/eps) = 0.276: below the gain of the best arm, 1/2
+REWARDS = {"three-arms": (0.5, 0.25, 1.0), "four-arms": (0.5, 0.25, 0.25, 1.0)}
+RANDOM_REWARDS = (  # the best arm is rare and gains 1/2 or more, the third arm is anywhere below it
+    (0.5, 0.0, 1.0), (0.5, 0.5, 1.0), (0.5, 0.75, 1.0), (0.25, 0.0, 0.75), (0.25, 0.5, 0.75), (0.25, 0.0, 1.0), (0.25, 0.5,
+    1.0), (0.0, 0.25, 0.75),
+)
+RARE_FAMILIES = ("three-arms", "random")
+
+
+@lru_cache(maxsize=64)
+def rare_arms(family: str, kind: int = 0) -> RareArms:
+    """Rewards of the family, or of the random kind; pi_ref = (1 - (K - 1) eps, eps, .., eps)."""
+    r = REWARDS.get(family) or RANDOM_REWARDS[kind]
+    log_ref = np.full((1, len(r)), np.log(RARE_EPS))
+    log_ref[0, 0] = np.log1p(-(len(r) - 1) * RARE_EPS)
+    return RareArms(bandit(np.array(r)), RewardBox().grid(log_ref, 5), RARE_BETA)
+
+
+def rare_bound(point: Point) -> float:
+    """Theorem 3.1's bound at the point's family and rounds, R_max = V_max = 1 and C_cov = K (the class's own up to 1e-14)."""
+    x = rare_arms(point["family"])
+    return theorem_bound(rounds=point["rounds"], n_policies=x.policies.n, coverability=float(x.policies.Y))
 
 
 def by_kind(family: str, keys: Sequence[int]) -> dict[int, list[int]]:
