@@ -43,7 +43,8 @@ def passive_rounds(point: Point) -> float:
 def _times(point: Point, keys: Sequence[int], run: Run, rounds: int) -> Columns:
     def measure(x: TwoArms, own: list[int]) -> Columns:
         found = run(x, rounds, own)
-        return {"reached": found.reached.astype(np.float64), "left": found.left.astype(np.float64)}
+        rounds_to = {"reached": found.reached.astype(np.float64), "left": found.left.astype(np.float64)}
+        return rounds_to | {"average": found.average[:, -1]}
 
     return on_each(point, keys, measure)
 
@@ -79,7 +80,7 @@ _RARITIES = {
     "paper": (12.0, 42.0, 148.0, 518.0, 1808.0, 6310.0),
     "full": (12.0, 42.0, 148.0, 518.0, 1808.0, 6310.0, 22026.0),
 }
-_SEEDS = {"smoke": 150, "quick": 200, "paper": 2000, "full": 10_000}
+_SEEDS = {"smoke": 400, "quick": 300, "paper": 3600, "full": 10_000}
 _GRID = {preset: product(family=TWO_ARM_FAMILIES, inv_eps=values) for preset, values in _RARITIES.items()}
 _ONE = {preset: product(family=("proposition",), inv_eps=_RARITIES["smoke"]) for preset in _RARITIES}
 
@@ -136,7 +137,7 @@ passive_escape_time = Claim(
             rule=Rate(axis="inv_eps", slope=0.5, margin=0.1, of="left"),
         ),
     ),
-    seeds={"smoke": 400, "quick": 300, "paper": 4000, "full": 20_000},
+    seeds=_SEEDS,
     draws=("family",),
     tags=("exploration", "rate", "random-instances"),
 )

@@ -104,8 +104,8 @@ _FAMILIES = {"smoke": RARE_FAMILIES[:1], "quick": RARE_FAMILIES, "paper": (*RARE
              "full": (*RARE_FAMILIES, "four-arms")}
 _GRID = {preset: product(family=_FAMILIES[preset], rounds=_ROUNDS[preset]) for preset in PRESETS}
 _TWIN_GRID = {preset: product(family=("three-arms",), rounds=_ROUNDS["quick"]) for preset in PRESETS}
-_SEEDS = {"smoke": 80, "quick": 100, "paper": 1200, "full": 10_000}
-_TWIN_SEEDS = {"smoke": 40, "quick": 40, "paper": 400, "full": 4000}
+_SEEDS = {"smoke": 150, "quick": 150, "paper": 1800, "full": 10_000}
+_TWIN_SEEDS = {"smoke": 100, "quick": 100, "paper": 1000, "full": 5000}
 _twin = partial(Twin, grid=_TWIN_GRID, seeds=_TWIN_SEEDS)
 _REGIME = (
     r"Where $\pi_{\mathrm{ref}}$ plays the best arm with probability $10^{-6}$ and $\beta \log(1/\varepsilon) = 0.276$ is "
@@ -179,7 +179,7 @@ comparator_on_policy = Claim(
     rule=Rate(axis="rounds", slope=0.0, margin=0.1),
     twins=(
         _twin("reference-comparator", r"The same with $\tilde y_t \sim \pi_{\mathrm{ref}}$.", "an exponent of -0.43",
-              measure=measure_xpo, seeds={"smoke": 80, "quick": 80, "paper": 800, "full": 8000}),
+              measure=measure_xpo),
         _twin("history-comparator", r"The same with $\tilde y_t \sim \mathrm{Unif}(\pi^1..\pi^t)$.", "an exponent of -0.5",
               measure=measure_history),
     ),
