@@ -162,7 +162,7 @@ LOG_PI, LOG_REF = np.log(np.full((1, 2, 2), 0.5)), np.log(np.full((2, 2), 0.5))
 GOOD = pairs([[0, 1], [1, 0]], [[0, 0], [1, 1]])
 BAD = {
     "two contexts": (lambda: pairs([[0, 1], [1, 0]], [[0, 0], [0, 1]]),
-                     "worse must answer the context of better: a preference is between responses to one context; got contexts 1"),
+                     "worse must answer the context of better: a preference is between responses to one context"),
     "negative": (lambda: pairs([[0, -1]], [[0, 0]]), "better must have entries in"),
     "fractions": (lambda: pairs([[0, 0.5]], [[0, 0]]), "better must hold integers"),
     "lengths": (lambda: pairs([[0, 1], [0, 1]], [[0, 0]]), "worse must have shape [n, 2] = (2, 2)"),

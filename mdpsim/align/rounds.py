@@ -143,41 +143,57 @@ def play(
     where = f"{plan.where}.run"
     T = as_count(where, "rounds", rounds, high=10**9)
     _guard_sizes(where, mdp, policies)
-    keys = _keys(where, seeds)
-    marks = _checkpoints(where, checkpoints, T)
+    keys, marks = _keys(where, seeds), _checkpoints(where, checkpoints, T)
     if not isinstance(preference, PreferenceModel):
         fail(where, "preference", "be a PreferenceModel", type(preference).__name__)
     begin = policies.n if start is None else as_count(where, "start", start, low=0, high=policies.n - 1)
     goal = as_real(where, "target", target, 0.0, 1e300)
-    X, Y, n, beta = policies.X, policies.Y, policies.n, float(plan.beta)
+    X, Y, n, N, K = policies.X, policies.Y, policies.n, len(keys), marks.size
+    extra = np.exp(policies.log_ref) if given is None else as_simplex(where, "comparator", given, "X Y", (X, Y))
+    x = _tables(mdp, policies, float(plan.beta), extra)
+    random_ties = plan.ties == "random"
+    modes = (T, SOURCES[plan.first], SOURCES[plan.second], plan.every, begin, int(x.away.argmin()), random_ties,
+             plan.loss == "ipo")
+    curves, chosen, ends = np.zeros((N, K, 6)), np.zeros((N, K), np.int64), np.zeros((N, 3), np.int64)
+    pairs, scores = np.zeros((N, T if keep else 0, 4), np.int64), np.zeros((N, n if keep else 0))
+    kernels.run_class(
+        x.rho, x.centred, x.law, frozen(mdp.mu0.reshape(1, -1)), frozen(preference.wins(mdp.r).reshape(X * Y, Y)),
+        frozen(np.zeros(n) if random_ties else NEAREST * x.away), x.gaps, x.masses, frozen(mdp.r.reshape(-1)),
+        frozen(np.array(modes, np.int64)), frozen(np.array([plan.beta, plan.alpha / plan.beta, plan.smoothing, goal])), keys,
+        marks, max(2, min(X * Y * Y + 1, KEPT // n)), curves, chosen, ends, pairs, scores,
+    )
+    gap, average, best, mass = (frozen(np.ascontiguousarray(curves[..., i])) for i in range(4))
+    mixed, wrong = (frozen(curves[..., i].astype(np.int64)) for i in (4, 5))
+    left, reached, final = (frozen(np.ascontiguousarray(ends[:, i])) for i in range(3))
+    return Exploration(
+        checkpoints=marks, gap=gap, average=average, best=best, mass=mass, mixed=mixed, wrong=wrong, chosen=frozen(chosen),
+        left=left, reached=reached, final=final, final_gap=frozen(x.gaps[final]), distance=float(x.gaps[:n].min()),
+        alpha=plan.alpha, pairs=frozen(pairs), scores=frozen(scores),
+    )
+
+
+class _Tables(NamedTuple):
+    """What the kernel reads of a class: see its arguments; away [n] are the divergences from pi_ref."""
+
+    rho: FloatArray
+    centred: FloatArray
+    law: FloatArray
+    gaps: FloatArray
+    masses: FloatArray
+    away: FloatArray
+
+
+def _tables(mdp: TokenMDP, policies: FiniteClass, beta: float, extra: FloatArray) -> _Tables:
+    """Tables of the n policies, of pi_ref after them, and (``law`` only) of the given comparator."""
     rho, V = policies.implicit(beta)
     log_pi = np.concatenate([policies.log_pi(beta), policies.log_ref[None]])
-    all_gaps = gaps(mdp, log_pi, policies.log_ref, beta)
-    written = policies.log_ref > -np.inf
+    law, written = np.exp(log_pi), policies.log_ref > -np.inf
     top = np.where(written, mdp.r, -np.inf).max(axis=1, keepdims=True)
-    law = np.exp(log_pi)
     masses = (np.where((mdp.r == top) & written, law, 0.0).sum(axis=2) * mdp.mu0).sum(axis=1)
-    extra = np.exp(policies.log_ref) if given is None else as_simplex(where, "comparator", given, "X Y", (X, Y))
-    nearest = NEAREST * (kl_rows(log_pi[:n], policies.log_ref[None]) * mdp.mu0).sum(axis=1)
-    prior = nearest if plan.ties == "reference" else np.zeros(n)
-    home, random_ties, squared = int(nearest.argmin()), plan.ties == "random", plan.loss == "ipo"
-    modes = (T, SOURCES[plan.first], SOURCES[plan.second], plan.every, begin, home, random_ties, squared)
-    N, K, kept = len(keys), marks.size, T if keep else 0
-    curves, chosen, ends = np.zeros((N, K, 6)), np.zeros((N, K), np.int64), np.zeros((N, 3), np.int64)
-    pairs, scores = np.zeros((N, kept, 4), np.int64), np.zeros((N, n if keep else 0))
-    kernels.run_class(
-        _by_policy(rho), _by_policy(rho - V[..., None]),
-        frozen(np.concatenate([law, extra[None]]).reshape(-1, Y)), frozen(mdp.mu0.reshape(1, -1)),
-        frozen(preference.wins(mdp.r).reshape(X * Y, Y)), frozen(prior), all_gaps, frozen(masses), frozen(mdp.r.reshape(-1)),
-        frozen(np.array(modes, np.int64)), frozen(np.array([beta, plan.alpha / beta, plan.smoothing, goal])), keys, marks,
-        max(2, min(X * Y * Y + 1, KEPT // n)), curves, chosen, ends, pairs, scores,
-    )
-    parts = [frozen(np.ascontiguousarray(curves[..., i])) for i in range(4)]
-    counts = [frozen(curves[..., i].astype(np.int64)) for i in (4, 5)]
-    last = [frozen(np.ascontiguousarray(ends[:, i])) for i in range(3)]
-    return Exploration(
-        marks, *parts, *counts, frozen(chosen), *last, frozen(all_gaps[last[2]]), float(all_gaps[:n].min()), plan.alpha,
-        frozen(pairs), frozen(scores),
+    away = (kl_rows(log_pi[:-1], policies.log_ref[None]) * mdp.mu0).sum(axis=1)
+    return _Tables(
+        _by_policy(rho), _by_policy(rho - V[..., None]), frozen(np.concatenate([law, extra[None]]).reshape(-1, policies.Y)),
+        gaps(mdp, log_pi, policies.log_ref, beta), frozen(masses), away,
     )
 
 

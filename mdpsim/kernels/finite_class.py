@@ -108,6 +108,22 @@ def _policy_of(source, current, history, t, n, u):
     return n if source == REFERENCE else n + 1
 
 
+@helper
+def _draw_pair(stream, mu0, one, two, law, wins):
+    """(context, first response, second response, whether the first was preferred) of policies one and two."""
+    n_contexts, n_responses = mu0.shape[1], law.shape[1]
+    x = scan(mu0, 0, stream_uniform(stream, np.uint64(0)))
+    y = scan(law, one * n_contexts + x, stream_uniform(stream, np.uint64(1)))
+    z = scan(law, two * n_contexts + x, stream_uniform(stream, np.uint64(3)))
+    return x, y, z, stream_uniform(stream, np.uint64(4)) < wins[x * n_responses + y, z]
+
+
+@helper
+def _against(difference, label):
+    """Whether a label contradicts the difference of the rewards."""
+    return difference < 0.0 if label else difference > 0.0
+
+
 @kernel
 def run_class(
     rho, centred, law, mu0, wins, prior, gaps, masses, rewards, modes, reals, keys, checkpoints, capacity,
@@ -131,7 +147,6 @@ def run_class(
         pairs: int64 [R, T or 0, 4]: context, first, second, label. scores: [R, n or 0] at the end.
     """
     n_policies, n_responses = rho.shape[1], law.shape[1]
-    n_contexts = mu0.shape[1]
     n_rounds, first, second, every, start, home, random_ties, squared = modes
     beta, weight, smoothing, target = reals
     slot, kept, used = np.full(rho.shape[0] * n_responses, -1), np.empty((capacity, n_policies)), np.zeros(1, np.int64)
@@ -142,26 +157,21 @@ def run_class(
         current, k, total, best, mixed, wrong = start, 0, 0.0, np.inf, 0, 0
         ends[run, 0], ends[run, 1] = n_rounds + 1, n_rounds + 1
         for t in range(1, n_rounds + 1):
-            if history.size > 1 or n_rounds == 1:
-                history[t - 1] = current
+            history[min(t, history.size) - 1] = current
             stream = stream_start(keys[run, 0], keys[run, 1], np.uint64(t))
-            x = scan(mu0, 0, stream_uniform(stream, np.uint64(0)))
             u = stream_uniform(stream, np.uint64(2))
-            one = _policy_of(first, current, history, t, n_policies, u) * n_contexts + x
-            two = _policy_of(second, current, history, t, n_policies, u) * n_contexts + x
-            y = scan(law, one, stream_uniform(stream, np.uint64(1)))
-            z = scan(law, two, stream_uniform(stream, np.uint64(3)))
-            a, b = x * n_responses + y, x * n_responses + z
-            label = stream_uniform(stream, np.uint64(4)) < wins[a, z]
+            one = _policy_of(first, current, history, t, n_policies, u)
+            two = _policy_of(second, current, history, t, n_policies, u)
+            x, y, z, label = _draw_pair(stream, mu0, one, two, law, wins)
+            a, b, gap = x * n_responses + y, x * n_responses + z, gaps[current]
             mixed += y != z
-            wrong += y != z and (rewards[a] - rewards[b] < 0.0 if label else rewards[a] - rewards[b] > 0.0)
-            gap = gaps[current]
+            wrong += _against(rewards[a] - rewards[b], label)
             total += gap
             best = min(best, gap)
-            if gap < target and ends[run, 1] > n_rounds:
-                ends[run, 1] = t
-            if current != start and current != home and ends[run, 0] > n_rounds:
-                ends[run, 0] = t
+            if gap < target:
+                ends[run, 1] = min(ends[run, 1], t)
+            if current != start and current != home:
+                ends[run, 0] = min(ends[run, 0], t)
             while k < checkpoints.size and checkpoints[k] == t:
                 curves[run, k, 0], curves[run, k, 1], curves[run, k, 2] = gap, total / t, best
                 curves[run, k, 3], curves[run, k, 4], curves[run, k, 5] = masses[current], mixed, wrong
