@@ -74,7 +74,7 @@ class XPO:
     ties: str = "reference"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pessimism, bool):
+        if not isinstance(self.pessimism, bool | np.bool_):
             fail("XPO", "pessimism", "be True or False", repr(self.pessimism))
         if isinstance(self.alpha, str):
             if self.alpha != "theorem":
