@@ -191,7 +191,7 @@ def range_figure(runs: int) -> tuple[Any, list[tuple]]:
         (left, right), handles = figure.subplots(1, 2), {}
         (handles["through a reward of 0"],) = left.semilogy(ranges, through, "P-", color=OTHERS[3])
         (handles["directly"],) = left.semilogy(ranges, direct, "X-", color=OTHERS[0])
-        (handles["stated law"],) = left.semilogy(ranges, law * through[2] / law[2], "--", color=BOUND)
+        (handles["stated law"],) = left.semilogy(ranges, law, "--", color=BOUND)
         left.set(xlabel=r"$R_{\max}$", ylabel="comparisons an arm")
         for name in ("XPO", "XPO, history"):
             best = [least_regret(R, "reference" if name == "XPO" else "history", max(runs // 8, 8)) for R in ranges]

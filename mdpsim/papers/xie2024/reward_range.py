@@ -2,14 +2,15 @@ r"""The factor e^{R_max}: what it costs to compare good responses through a poor
 
 Two responses of rewards R and R - delta, each compared n times with a comparator of reward 0; maximum likelihood (DPO over
 the two policies that rank them either way) ranks them by their numbers of wins S_1, S_2. S_1 - S_2 moves up with probability
-p_1 q_2 and down with p_2 q_1, p_1 = sigma(R), p_2 = sigma(R - delta), q = 1 - p, whose ratio is e^delta whatever R is: the
-walk is the same, only rarer. So the number n after which the ranking is right for good has an expectation that depends on R
-through
+p_1 q_2 and down with p_2 q_1, p_1 = sigma(R), p_2 = sigma(R - delta), q = 1 - p. Their ratio is e^delta whatever R is: the
+walk of the moves is the same, with p = sigma(delta) and q = 1 - p for up and down, only its moves are rarer. Its last zero L
+has P(L = 2n) = C(2n, n) (pq)^n (p - q), so E L = 4pq/(p - q)^2 = 1/sinh^2(delta/2), and the ranking is right for good from
+move L + 1 on:
 
-    E n ~ 1 / (p_1 q_2 + p_2 q_1) = (1 + e^R)(1 + e^{R - delta}) / (e^R + e^{R - delta})
+    E n = coth^2(delta/2) / (p_1 q_2 + p_2 q_1) = coth^2(delta/2) (1 + e^R)(1 + e^{R - delta}) / (e^R + e^{R - delta}),
 
-exactly: of order e^R. A direct comparison of the two does not depend on R. The paper's bound has e^{2R} in the regret,
-e^{4R} in samples; a single comparator of reward 0 accounts for e^R of it, which is all that is claimed here.
+of order e^R. Compared with each other the two need coth^2(delta/2), whatever R is. The paper's bound has e^{2R} in the
+regret, which is e^{4R} in samples; a single comparator of reward 0 accounts for e^R of it, and no more is claimed here.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ LONGEST = 20.0  # steps of the walk, in units of the time in which its drift sho
 
 
 def rarity_law(point: Point) -> float:
-    """1 / (p_1 q_2 + p_2 q_1)."""
-    a, b = point["odds"], point["odds"] * np.exp(-DELTAS[point["family"]])
-    return float((1.0 + a) * (1.0 + b) / (a + b))
+    """coth^2(delta/2) / (p_1 q_2 + p_2 q_1)."""
+    delta = DELTAS[point["family"]]
+    a, b = point["odds"], point["odds"] * np.exp(-delta)
+    return float((1.0 + a) * (1.0 + b) / (a + b) / np.tanh(delta / 2.0) ** 2)
 
 
 def _settled(steps: np.ndarray, times: np.ndarray) -> float:
@@ -85,9 +87,10 @@ reward_range = Claim(
     id="xie2024/reward-range",
     statement=(
         r"To rank responses of rewards $R$ and $R - \delta$ for good by comparisons with one of reward $0$ takes an expected "
-        r"number of "
-        r"comparisons proportional to $(1+e^R)(1+e^{R-\delta})/(e^R+e^{R-\delta})$, of order $e^R$: the exponent in $e^R$ is "
-        r"that of this formula up to $0.15$."
+        r"number "
+        r"of $\coth^2(\delta/2)\,(1+e^R)(1+e^{R-\delta})/(e^R+e^{R-\delta})$ comparisons of each, of order $e^R$: its "
+        r"exponent in "
+        r"$e^R$ is that of this formula up to $0.15$."
     ),
     origin="derived",
     cites=(PAPER.at("Theorem 3.1, the factor e^{2 R_max}"),),
