@@ -163,11 +163,13 @@ _PASSIVE = {
         _total(family=TWO_ARM_FAMILIES, inv_eps=(518.0,)) + _total(family=("proposition",), inv_eps=(12.0, 60.0))
         + _stays(*_RUNS, family=("proposition",), inv_eps=(518.0,)) + _stays("online", family=("random",), inv_eps=(518.0,))
     ),
-    **{
-        preset: product(learner=("online",), event=("never-near",), family=TWO_ARM_FAMILIES, inv_eps=rarities)
-        + product(learner=tuple(_RUNS), event=("never-leaves",), family=TWO_ARM_FAMILIES, inv_eps=rarities)
-        for preset, rarities in {"paper": (12.0, 60.0, 518.0, 1808.0), "full": (12.0, 60.0, 518.0, 1808.0, 22026.0)}.items()
-    },
+    "paper": (
+        _total(family=TWO_ARM_FAMILIES, inv_eps=(12.0, 518.0, 1808.0)) + _stays(*_RUNS, family=("random",), inv_eps=(1808.0,))
+    ),
+    "full": (
+        _total(family=TWO_ARM_FAMILIES, inv_eps=(12.0, 60.0, 518.0, 1808.0, 22026.0))
+        + _stays(*_RUNS, family=TWO_ARM_FAMILIES, inv_eps=(518.0, 22026.0))
+    ),
 }
 _TWIN_SEEDS = {"smoke": 800, "quick": 800, "paper": 8000, "full": 80_000}
 _ONE = {preset: product(family=("proposition",), learner=("online",), event=("never-near",), inv_eps=(100.0,))

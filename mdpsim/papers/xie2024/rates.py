@@ -104,7 +104,7 @@ _FAMILIES = {"smoke": RARE_FAMILIES[:1], "quick": RARE_FAMILIES, "paper": (*RARE
              "full": (*RARE_FAMILIES, "four-arms")}
 _GRID = {preset: product(family=_FAMILIES[preset], rounds=_ROUNDS[preset]) for preset in PRESETS}
 _TWIN_GRID = {preset: product(family=("three-arms",), rounds=_ROUNDS["quick"]) for preset in PRESETS}
-_SEEDS = {"smoke": 150, "quick": 150, "paper": 1800, "full": 10_000}
+_SEEDS = {"smoke": 150, "quick": 150, "paper": 900, "full": 10_000}
 _TWIN_SEEDS = {"smoke": 100, "quick": 100, "paper": 1000, "full": 5000}
 _twin = partial(Twin, grid=_TWIN_GRID, seeds=_TWIN_SEEDS)
 _REGIME = (
