@@ -26,7 +26,7 @@ from mdpsim.papers.xie2024.coverage_invariance import passive_rounds
 from mdpsim.papers.xie2024.optimism import BETA, CAPS, bad_rare_arm, one_hot, predicted_cost
 from mdpsim.papers.xie2024.passive import run_comparator, run_online, run_xpo
 from mdpsim.papers.xie2024.rates import learner as theorem_xpo
-from mdpsim.papers.xie2024.reward_range import _odds, measure_directly, measure_through_reference, rarity_law
+from mdpsim.papers.xie2024.reward_range import measure_directly, measure_through_reference, odds_of, rarity_law
 from mdpsim.papers.xie2024.token_lock import C0, lock
 from mdpsim.plots.style import BOUND, DOUBLE, MEASURED, OTHERS, legend, new_figure, save, style
 from mdpsim.rng import key
@@ -181,7 +181,7 @@ def lock_figure(runs: int) -> tuple[Any, list[tuple]]:
 def range_figure(runs: int) -> tuple[Any, list[tuple]]:
     """Comparisons needed to rank R against R - 1/2 through a reward of 0; average regret of XPO on three arms (0, R-1/2, R)."""
     ranges, rows = np.arange(1.0, 7.0), []
-    points = [Point(family="half", odds=odds) for odds in _odds(*ranges)]
+    points = [Point(family="half", odds=odds) for odds in odds_of(*ranges)]
     seeds = [key("range", i) for i in range(4 * runs)]
     through = np.array([measure_through_reference(p, seeds)["samples"].mean() for p in points])
     direct = np.array([measure_directly(p, seeds)["samples"].mean() for p in points])

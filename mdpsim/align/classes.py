@@ -26,7 +26,7 @@ from mdpsim.arrays import ROW_TOLERANCE, FloatArray, as_count, as_floats, as_rea
 from mdpsim.mdp.token import TokenMDP
 
 MAX_POLICIES = 2**20
-MAX_ENTRIES = 2**26  # policies times contexts times responses: 512 MiB an array
+MAX_ENTRIES = 2**24  # policies times contexts times responses: 128 MiB an array
 
 
 class Misfit(NamedTuple):
@@ -68,7 +68,7 @@ class FiniteClass:
             rewards: [n, X, Y], any finite numbers; those of responses that pi_ref never writes do not matter.
             log_ref: [X, Y] log-probabilities, as ``TokenMDP.responses(pi_ref).log_prob``.
         Raises:
-            ValueError: naming the argument; a context without responses; more than 2^20 policies or 2^26 entries.
+            ValueError: naming the argument; a context without responses; more than 2^20 policies or 2^24 entries.
         """
         ref = as_log_ref("from_rewards", log_ref)
         rho = as_floats("from_rewards", "rewards", rewards, "n X Y", (None, *ref.shape))

@@ -94,7 +94,7 @@ def dpo_losses(
         fail("dpo_losses", "log_pi", f"have shape [n, X, Y] = (n, {ref.shape[0]}, {ref.shape[1]})", logs.shape)
     if np.isnan(logs).any() or (logs > 0.0).any():
         fail("dpo_losses", "log_pi", "hold logarithms of probabilities", "NaN or a positive number")
-    margin = beta_margins("dpo_losses", logs, ref, data, beta)
+    margin = _margins("dpo_losses", logs, ref, data, beta)
     return frozen(_losses("dpo_losses", margin, beta, smoothing, loss).mean(axis=-1))
 
 
@@ -125,7 +125,7 @@ def dpo_gradient(
         fail(where, "policy", f"write {Y} responses", size)
     x = as_floats(where, "theta", theta, "X n", (X, policy.size))
     logs = np.stack([policy.log_pi(row) for row in x])
-    margin = beta_margins(where, logs[None], ref, data, beta)[0]
+    margin = _margins(where, logs[None], ref, data, beta)[0]
     slope = _slopes(where, margin, beta, smoothing, loss) / margin.size
     weights = np.zeros(X * Y)
     np.add.at(weights, data.context * Y + data.better, slope)
@@ -133,7 +133,7 @@ def dpo_gradient(
     return frozen(np.stack([policy.pullback(row, w) for row, w in zip(x, weights.reshape(X, Y), strict=True)]))
 
 
-def beta_margins(where: str, logs: FloatArray, ref: FloatArray, data: Pairs, beta: float) -> FloatArray:
+def _margins(where: str, logs: FloatArray, ref: FloatArray, data: Pairs, beta: float) -> FloatArray:
     """d [n, pairs] = beta (log pi/pi_ref(better) - log pi/pi_ref(worse)), after guarding data and beta."""
     weight = as_temperature(where, beta)
     if not isinstance(data, Pairs):

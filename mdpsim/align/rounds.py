@@ -36,6 +36,7 @@ SOURCES = {
 LOSSES, TIES = ("logistic", "ipo"), ("reference", "random")
 NEAREST = 1e-9  # weight of the divergence that decides ties
 MAX_PAIRS = 2**24  # contexts times pairs of responses
+MAX_KEPT = 2**26  # rounds of all runs whose pairs are kept, and rounds of a run whose history is
 KEPT = 2**21  # losses of pairs kept at once: 16 MiB
 
 Link = Callable[[FloatArray], ArrayLike]
@@ -142,13 +143,15 @@ def play(
     """Run a plan for T rounds, once a seed; see the learners' ``run`` for the arguments."""
     where = f"{plan.where}.run"
     T = as_count(where, "rounds", rounds, high=10**9)
-    _guard_sizes(where, mdp, policies)
+    guard_sizes(where, mdp, policies)
     keys, marks = _keys(where, seeds), _checkpoints(where, checkpoints, T)
     if not isinstance(preference, PreferenceModel):
         fail(where, "preference", "be a PreferenceModel", type(preference).__name__)
     begin = policies.n if start is None else as_count(where, "start", start, low=0, high=policies.n - 1)
     goal = as_real(where, "target", target, 0.0, 1e300)
     X, Y, n, N, K = policies.X, policies.Y, policies.n, len(keys), marks.size
+    if (keep and N * T > MAX_KEPT) or ("history" in (plan.first, plan.second) and T > MAX_KEPT):
+        fail(where, "rounds", f"keep pairs, or a history, of at most {MAX_KEPT} rounds", f"{N} runs of {T}")
     extra = np.exp(policies.log_ref) if given is None else as_simplex(where, "comparator", given, "X Y", (X, Y))
     x = _tables(mdp, policies, float(plan.beta), extra)
     random_ties = plan.ties == "random"
@@ -202,7 +205,8 @@ def _by_policy(x: FloatArray) -> FloatArray:
     return frozen(np.ascontiguousarray(x.reshape(x.shape[0], -1).T))
 
 
-def _guard_sizes(where: str, mdp: TokenMDP, policies: FiniteClass) -> None:
+def guard_sizes(where: str, mdp: TokenMDP, policies: FiniteClass) -> None:
+    """Guard an environment and a class: of equal sizes, with few enough pairs of responses."""
     if not isinstance(mdp, TokenMDP):
         fail(where, "mdp", "be a TokenMDP (length=1 for plain responses)", type(mdp).__name__)
     if not isinstance(policies, FiniteClass):

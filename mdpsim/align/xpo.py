@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.align.classes import FiniteClass, as_temperature
-from mdpsim.align.rounds import BRADLEY_TERRY, Exploration, Plan, PreferenceModel, _guard_sizes, play
+from mdpsim.align.rounds import BRADLEY_TERRY, Exploration, Plan, PreferenceModel, guard_sizes, play
 from mdpsim.arrays import as_count, as_real, fail, unknown
 from mdpsim.mdp.token import TokenMDP
 
@@ -100,7 +100,7 @@ class XPO:
         """The number that ``alpha`` stands for: itself, or the theorem's."""
         if not isinstance(self.alpha, str):
             return float(self.alpha)
-        _guard_sizes("XPO.run", mdp, policies)
+        guard_sizes("XPO.run", mdp, policies)
         rho, V = policies.implicit(self.beta)
         written = policies.log_ref > -np.inf
         v_max = float(np.abs(np.where(written, rho - V[..., None], 0.0)).max())

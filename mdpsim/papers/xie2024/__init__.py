@@ -9,4 +9,7 @@ XPO plays y ~ pi^t and a comparator y~ ~ pi_ref, sees a label, and takes
 alpha = 0 is "DPO against the reference". "Online DPO" is another algorithm: both responses come from pi^t. Classes of
 policies are given by their implicit rewards rho: beta log pi_rho/pi_ref = rho - V_rho. alpha enters only as alpha/beta,
 which is what is reported.
+
+Files: ``passive`` (why exploration must be deliberate), ``coverage_invariance``, ``rates`` (Theorem 3.1 and its comparators),
+``optimism`` (its price, and where it does not pay), ``reward_range``, ``token_lock``, ``one_line`` (XPO against DPO).
 """

@@ -78,7 +78,7 @@ def measure_directly(point: Point, rng: np.random.Generator) -> Mapping[str, flo
     return {"samples": _settled(steps, np.arange(1, n + 1))}
 
 
-def _odds(*ranges: float) -> tuple[float, ...]:
+def odds_of(*ranges: float) -> tuple[float, ...]:
     """e^R, to 6 digits."""
     return tuple(float(f"{np.exp(R):.6g}") for R in ranges)
 
@@ -95,17 +95,17 @@ reward_range = Claim(
     origin="derived",
     cites=(PAPER.at("Theorem 3.1, the factor e^{2 R_max}"),),
     grid={
-        "smoke": product(family=tuple(DELTAS), odds=_odds(1.5, 4, 6.5)),
-        "quick": product(family=tuple(DELTAS), odds=_odds(2, 3.5, 5, 6.5)),
-        "paper": product(family=tuple(DELTAS), odds=_odds(1, 2, 3, 4, 5, 6.5)),
-        "full": product(family=tuple(DELTAS), odds=_odds(1, 2, 3, 4, 5, 6.5, 8)),
+        "smoke": product(family=tuple(DELTAS), odds=odds_of(1.5, 4, 6.5)),
+        "quick": product(family=tuple(DELTAS), odds=odds_of(2, 3.5, 5, 6.5)),
+        "paper": product(family=tuple(DELTAS), odds=odds_of(1, 2, 3, 4, 5, 6.5)),
+        "full": product(family=tuple(DELTAS), odds=odds_of(1, 2, 3, 4, 5, 6.5, 8)),
     },
     measure=measure_through_reference,
     rule=Rate(axis="odds", bound=rarity_law, margin=0.15, of="samples"),
     twins=(
         Twin(
             "compared-directly", r"The same where the two are compared with each other.", "an exponent of 0, 1 away",
-            measure=measure_directly, grid={preset: product(family=("one",), odds=_odds(1.5, 4, 6.5)) for preset in PRESETS},
+            measure=measure_directly, grid={preset: product(family=("one",), odds=odds_of(1.5, 4, 6.5)) for preset in PRESETS},
             seeds={"smoke": 200, "quick": 200, "paper": 2000, "full": 5000},
         ),
         Twin(
