@@ -88,9 +88,8 @@ coverage_invariance = Claim(
     id="xie2024/coverage-invariance",
     statement=(
         r"The mean round in which XPO ($\alpha/\beta = 0.05$) first plays a policy within $(D-c)/3$ of $J(\pi^*)$ does not "
-        r"grow as "
-        r"$\pi_{\mathrm{ref}}$ covers $\pi^*$ less and less, $\varepsilon = e^{-c/\beta}$: its exponent in $1/\varepsilon$ "
-        r"is at most $0.1$."
+        r"grow as $\pi_{\mathrm{ref}}$ covers $\pi^*$ less and less, $\varepsilon = e^{-c/\beta}$: its exponent in "
+        r"$1/\varepsilon$ is at most $0.1$."
     ),
     origin="derived",
     cites=(PAPER.at("Theorem 3.1, coverability against concentrability"),),
@@ -114,8 +113,8 @@ coverage_invariance = Claim(
 passive_escape_time = Claim(
     id="xie2024/passive-escape-time",
     statement=(
-        r"The first round in which online DPO plays another policy than $\pi_{\mathrm{ref}}$ has mean "
-        r"$1 + 1/(2\varepsilon(1-\varepsilon))$, $\varepsilon = e^{-c/\beta}$: exponential in $1/\beta$. Its exponent in "
+        r"The first round in which online DPO plays another policy than $\pi_{\mathrm{ref}}$ has mean $1 + "
+        r"1/(2\varepsilon(1-\varepsilon))$, $\varepsilon = e^{-c/\beta}$: exponential in $1/\beta$. Its exponent in "
         r"$1/\varepsilon$ is that of this formula up to $0.1$."
     ),
     origin="derived",

@@ -94,8 +94,8 @@ one_line_change = Claim(
     id="xie2024/one-line-change",
     statement=(
         r"XPO with $\alpha = 0$ takes, in every round, the policy of least DPO loss on the pairs so far, whatever the "
-        r"comparator; with "
-        r"$\alpha > 0$ its objective differs from that loss by $\alpha \sum_i \log \pi(\tilde y_i)$, and a constant, alone."
+        r"comparator; with $\alpha > 0$ its objective differs from that loss by $\alpha \sum_i \log \pi(\tilde y_i)$, and a "
+        r"constant, alone."
     ),
     origin="derived",
     cites=(PAPER.at("Algorithm 1"),),

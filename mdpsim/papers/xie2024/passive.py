@@ -179,9 +179,10 @@ passive_exploration_stalls = Claim(
     id="xie2024/passive-exploration-stalls",
     statement=(
         r"Two arms of rewards $1$ and $1-D$, $\varepsilon = \pi_{\mathrm{ref}}(a) = e^{-c/\beta}$, $T = \lfloor "
-        r"1/(2\varepsilon)\rfloor$ rounds, $q = (1-2\varepsilon(1-\varepsilon))^{T-1} \ge 1/e$: online, iterative and offline "
-        r"DPO keep $\pi^t = \pi_{\mathrm{ref}}$ throughout with probability $q$, and no iterate of online DPO is within "
-        r"$(D-c)/3$ of $J(\pi^*)$ with probability $q + (1-q)\,\sigma(-D)$. Shown at a resolution of 0.06."
+        r"1/(2\varepsilon)\rfloor$ rounds, $q = (1-2\varepsilon(1-\varepsilon))^{T-1} \ge 1/e$: online, iterative and "
+        r"offline DPO keep $\pi^t = \pi_{\mathrm{ref}}$ throughout with probability $q$ ($T-1$ rounded down to whole batches "
+        r"for the iterative one), and no iterate of online DPO is within $(D-c)/3$ of $J(\pi^*)$ with probability $q + "
+        r"(1-q)\,\sigma(-D)$. Shown at a resolution of 0.06."
     ),
     origin="derived",
     cites=(PAPER.at("Proposition 2.1"),),
@@ -257,9 +258,9 @@ def measure_escape_pessimist(point: Point, keys: Sequence[int]) -> Columns:
 xpo_escapes = Claim(
     id="xie2024/xpo-escapes",
     statement=(
-        r"On the instances where passive DPO needs $e^{c/\beta}$ rounds, XPO with $\alpha/\beta = 0.05$ has an iterate within "
-        r"$(D-c)/3$ of $J(\pi^*)$ among its first $2 + \beta/(\alpha(1-c))$ (25 for $c = 1/8$), whatever "
-        r"$\varepsilon = e^{-c/\beta} \le 1/12$, with probability at least $0.9$."
+        r"On the instances where passive DPO needs $e^{c/\beta}$ rounds, XPO with $\alpha/\beta = 0.05$ has an iterate "
+        r"within $(D-c)/3$ of $J(\pi^*)$ among its first $2 + \beta/(\alpha(1-c))$ (25 for $c = 1/8$), whatever $\varepsilon "
+        r"= e^{-c/\beta} \le 1/12$, with probability at least $0.9$."
     ),
     origin="derived",
     cites=(PAPER.at("Proposition 2.1 and Theorem 3.1"),),

@@ -87,10 +87,8 @@ reward_range = Claim(
     id="xie2024/reward-range",
     statement=(
         r"To rank responses of rewards $R$ and $R - \delta$ for good by comparisons with one of reward $0$ takes an expected "
-        r"number "
-        r"of $\coth^2(\delta/2)\,(1+e^R)(1+e^{R-\delta})/(e^R+e^{R-\delta})$ comparisons of each, of order $e^R$: its "
-        r"exponent in "
-        r"$e^R$ is that of this formula up to $0.15$."
+        r"number of $\coth^2(\delta/2)\,(1+e^R)(1+e^{R-\delta})/(e^R+e^{R-\delta})$ comparisons of each, of order $e^R$: its "
+        r"exponent in $e^R$ is that of this formula up to $0.15$."
     ),
     origin="derived",
     cites=(PAPER.at("Theorem 3.1, the factor e^{2 R_max}"),),

@@ -76,14 +76,13 @@ token_lock = Claim(
     statement=(
         r"Binary responses of $H$ tokens, the only good one $1^H$ with $\pi_{\mathrm{ref}} = 0.05^H$, $\beta = 0.02$, $2^H$ "
         r"hypotheses: after $T = 256 \cdot 2^H$ rounds the last iterate of XPO ($\alpha/\beta = 0.3/\sqrt{T}$) has a tenth "
-        r"of the "
-        r"gap of its first, or less, with probability at least $0.9$ ($H = 3, 4, 5$): the lock is open."
+        r"of the gap of its first, or less, with probability at least $0.9$ ($H = 3$ to $6$): the lock is open."
     ),
     origin="derived",
     cites=(PAPER.at("Theorem 3.1, token-level MDPs"),),
     grid={
         "smoke": _locks(256, 3, 4, 5), "quick": _locks(256, 3, 4, 5), "paper": _locks(256, 3, 4, 5, 6),
-        "full": _locks(256, 3, 4, 5, 6, 7),
+        "full": _locks(256, 3, 4, 5, 6),
     },
     measure=measure_lock,
     rule=HighProb(bound="tenth", delta=0.1, of="xpo"),
