@@ -81,8 +81,7 @@ class FiniteClass:
 
         Raises:
             ValueError: rows that are no laws; a policy that writes what pi_ref never does (its divergence is infinite), or
-            never
-                writes what pi_ref does (its implicit reward is).
+                never writes what pi_ref does (its implicit reward is).
         """
         ref = as_log_ref("from_policies", log_ref)
         logs = np.array(log_pi, dtype=np.float64)

@@ -2,9 +2,9 @@ r"""DPO: direct preference optimisation. Its loss and gradient, and its learners
 
 With d = beta (log pi/pi_ref(y+) - log pi/pi_ref(y-)), averaged over pairs,
 
-    DPO:                  -log sigma(d)                                     (Rafailov et al., 2023, Eq. 7)
+    DPO:                  -log sigma(d)                                     (Rafailov et al., 2023)
     label smoothing s:    -(1 - s) log sigma(d) - s log sigma(-d)           (Mitchell's conservative DPO)
-    IPO:                  (d / beta - 1 / (2 beta))^2                       (Azar et al., 2024, Eq. 17; its tau is beta)
+    IPO:                  (d / beta - 1 / (2 beta))^2                       (Azar et al., 2024; its tau is beta)
 
 log pi(y | x) is the SUM of the log-probabilities of y's tokens: a mean over tokens is another loss.
 
