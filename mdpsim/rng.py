@@ -41,6 +41,12 @@ def generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(as_count("generator", "seed", seed, low=0, high=2**128 - 1)))
 
 
+def words(seed: int) -> tuple[int, int]:
+    """Two 64-bit words of an integer key or seed in [0, 2**128), for streams that a kernel keeps: its SHA-256."""
+    hashed = hashlib.sha256(seed.to_bytes(16, "little")).digest()
+    return int.from_bytes(hashed[:8], "little"), int.from_bytes(hashed[8:16], "little")
+
+
 def as_generator(function: str, rng: Any) -> np.random.Generator:
     """Guard an ``rng`` argument: a numpy Generator, or an integer seed for one."""
     if isinstance(rng, np.random.Generator):
