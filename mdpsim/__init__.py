@@ -5,8 +5,34 @@ with stated error rates, and twins: falsehoods that the same test must reject. A
 beta is the weight of the KL divergence. Start with ``mdpsim.verify("korbak2022/elbo-identity")`` or the command ``mdpsim``.
 """
 
+from mdpsim.align.cccp import SoftmaxFit, fit_softmax, xpo_objective
+from mdpsim.align.classes import FiniteClass, RewardBox
+from mdpsim.align.coverage import (
+    Extrapolation,
+    Ranges,
+    box_coverability,
+    concentrability,
+    coverability,
+    effective_ranges,
+    extrapolation_bound,
+    greedy_extrapolation,
+)
+from mdpsim.align.dpo import (
+    ComparatorDPO,
+    IterativeDPO,
+    OfflineDPO,
+    OnlineDPO,
+    Pairs,
+    dpo_gradient,
+    dpo_losses,
+    fit_dpo,
+    pairs_of,
+)
 from mdpsim.align.gradient import Softmax, TokenSoftmax, ascend, exact_gradient, flow, natural_gradient, sampled_gradient
 from mdpsim.align.objectives import Distribution, EntropyReward, KLReward, Reward
+from mdpsim.align.rounds import Exploration, PreferenceModel
+from mdpsim.align.softmax_class import LinearBox, ResponseBox, TokenBox
+from mdpsim.align.xpo import XPO, theorem_alpha
 from mdpsim.claims.claim import Claim, Paper, Point, Twin, geometric, per_seed, product
 from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Mean, Order, Rate
 from mdpsim.claims.run import MeasureError, run
@@ -45,16 +71,20 @@ from mdpsim.verify import verify
 __version__ = "0.1.0"
 
 __all__ = [
-    "MDP", "RLHF", "UCBVI", "Claim", "CloningFit", "Counts", "DemonstrationRL", "DemonstrationRun", "DiscountedMDP",
-    "DiscountedSolution", "DiscountedValue", "Distribution", "EntropyReward", "FiniteFit", "HighProb", "Identity",
-    "Inequality", "KLReward", "LSVIUCBEnt", "Limit", "LinearDemonstrationRL", "LinearMDP", "Mean", "MeasureError", "Order",
-    "Paper", "Point", "Preferences", "RLHFRun", "Rate", "Reward", "RewardFit", "Softmax", "Solution", "Store", "Successors",
-    "TokenMDP", "TokenSoftmax", "Trace", "Trajectories", "Twin", "UCBVIEnt", "Value", "Verdict", "all_claims", "ascend",
-    "condition", "elbo", "epsilon_greedy_expert", "evaluate", "evaluate_discounted", "exact_gradient", "fit_bc",
-    "fit_bc_finite", "fit_bc_linear", "fit_moments", "fit_reward", "flow", "from_gymnasium", "from_matrices", "generator",
-    "geometric", "get_claim", "importance_sample", "judge", "kl", "load", "load_claims", "natural_gradient", "occupancy",
-    "optimal_expert", "per_seed", "product", "project_markov", "project_softmax", "random_expert", "rejection_sample",
-    "run", "sample", "sample_counts", "sample_preferences", "sampled_gradient", "save", "soft_expert", "solve_discounted",
-    "solve_hard", "solve_soft", "solve_soft_batch", "solve_soft_many", "suboptimal_expert", "tilt", "to_gymnasium",
-    "trajectory_kl", "verify",
+    "MDP", "RLHF", "UCBVI", "XPO", "Claim", "CloningFit", "ComparatorDPO", "Counts", "DemonstrationRL", "DemonstrationRun",
+    "DiscountedMDP", "DiscountedSolution", "DiscountedValue", "Distribution", "EntropyReward", "Exploration",
+    "Extrapolation", "FiniteClass", "FiniteFit", "HighProb", "Identity", "Inequality", "IterativeDPO", "KLReward",
+    "LSVIUCBEnt", "Limit", "LinearBox", "LinearDemonstrationRL", "LinearMDP", "Mean", "MeasureError", "OfflineDPO",
+    "OnlineDPO", "Order", "Pairs", "Paper", "Point", "PreferenceModel", "Preferences", "RLHFRun", "Ranges", "Rate",
+    "ResponseBox", "Reward", "RewardBox", "RewardFit", "Softmax", "SoftmaxFit", "Solution", "Store", "Successors",
+    "TokenBox", "TokenMDP", "TokenSoftmax", "Trace", "Trajectories", "Twin", "UCBVIEnt", "Value", "Verdict", "all_claims",
+    "ascend", "box_coverability", "concentrability", "condition", "coverability", "dpo_gradient", "dpo_losses",
+    "effective_ranges", "elbo", "epsilon_greedy_expert", "evaluate", "evaluate_discounted", "exact_gradient",
+    "extrapolation_bound", "fit_bc", "fit_bc_finite", "fit_bc_linear", "fit_dpo", "fit_moments", "fit_reward",
+    "fit_softmax", "flow", "from_gymnasium", "from_matrices", "generator", "geometric", "get_claim", "greedy_extrapolation",
+    "importance_sample", "judge", "kl", "load", "load_claims", "natural_gradient", "occupancy", "optimal_expert",
+    "pairs_of", "per_seed", "product", "project_markov", "project_softmax", "random_expert", "rejection_sample", "run",
+    "sample", "sample_counts", "sample_preferences", "sampled_gradient", "save", "soft_expert", "solve_discounted",
+    "solve_hard", "solve_soft", "solve_soft_batch", "solve_soft_many", "suboptimal_expert", "theorem_alpha", "tilt",
+    "to_gymnasium", "trajectory_kl", "verify", "xpo_objective",
 ]

@@ -130,6 +130,12 @@ ELSEWHERE = {
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
     "CloningFit", "FiniteFit",
     "fit_reward", "RewardFit", "RLHF", "RLHFRun",  # test_reward.py, test_rlhf.py
+    "FiniteClass", "RewardBox", "XPO", "theorem_alpha", "Exploration", "PreferenceModel",  # test_xpo.py
+    "ComparatorDPO", "IterativeDPO", "OfflineDPO", "OnlineDPO", "Pairs",  # test_dpo.py
+    "dpo_gradient", "dpo_losses", "fit_dpo", "pairs_of",  # test_dpo.py
+    "Extrapolation", "Ranges", "box_coverability", "concentrability", "coverability", "effective_ranges",  # test_coverage.py
+    "extrapolation_bound", "greedy_extrapolation",  # test_coverage.py
+    "SoftmaxFit", "fit_softmax", "xpo_objective", "LinearBox", "ResponseBox", "TokenBox",  # test_softmax_guards.py
     "LSVIUCBEnt", "LinearDemonstrationRL",  # test_lsvi.py, test_demonstration_linear.py
     "UCBVI", "UCBVIEnt", "Trace", "DemonstrationRL", "DemonstrationRun",  # test_ucbvi.py, test_bpi.py
     "TokenMDP",  # test_token.py

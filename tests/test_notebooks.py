@@ -22,7 +22,8 @@ nbformat = pytest.importorskip("nbformat", reason="needs nbformat (extra [test] 
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient (extra [test] or [notebooks])")
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
-NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim", "03_distribution_collapse", "04_demonstrations")
+NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim", "03_distribution_collapse", "04_demonstrations",
+         "05_exploration")
 # nbclient's own event loop and sockets, closed when the interpreter ends
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),
@@ -151,3 +152,21 @@ def test_what_demonstrations_give(executed):
     # RLHF: worse than the clone without the KL term at few preferences, better with it; a fixed weight pays for ever
     assert found["rlhf_none"][0] > found["cloned"] > found["rlhf_root"][0]
     assert found["rlhf_root"][-1] < found["rlhf_fixed"][-1] / 2 < found["cloned"] / 4
+
+
+def test_exploring_is_what_theory_says(executed):
+    """The waiting times, the probability of failure, the price of optimism and the slopes, by their stated values."""
+    found = key_numbers(executed["05_exploration"])
+    for name in ("online_wait", "comparator_wait"):  # geometric: a mean of 400 has a relative deviation of 1/20
+        assert found[name] == pytest.approx(found["stated_wait"], rel=4 / 20)
+    assert max(found["xpo_near"]) <= 25  # 2 + beta / (alpha (1 - c))
+    assert found["exact"] == pytest.approx(0.6074, abs=1e-4)
+    assert found["failed"] == pytest.approx(found["exact"], abs=4 * np.sqrt(0.24 / 2500))
+    assert found["slopes"]["XPO, reference"] < -0.3
+    assert found["slopes"]["XPO, history"] < -0.35
+    assert abs(found["slopes"]["XPO, policy"]) < 0.1
+    assert found["regret"]["DPO against the reference"] == pytest.approx(0.2237, abs=1e-3)  # the gap of pi_ref
+    assert found["price"] == pytest.approx(2.047, abs=2e-3)
+    assert found["paid"] == pytest.approx([found["price"] * a for a in (0.05, 0.1, 0.2)], rel=0.1)
+    assert 0.01 < found["loss"] < 0.03
+    assert found["identical"] == "True"

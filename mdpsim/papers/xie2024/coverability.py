@@ -4,7 +4,7 @@ The derivations stand in ``mdpsim.align.coverage``: Ccov = inf_mu sup_{pi, tau} 
 its closed form on a box of rewards, and SEC <= 4 Ccov D^2 / lambda + (2 / log 2) Ccov log T.
 
 The coefficient is a supremum over sequences of policies; what is measured is the greedy sequence, a lower bound. It can
-refute an upper bound and not prove one: here the bound is proved, and greedy shows how far it is from being attained.
+refute an upper bound and not establish one: here the bound has a proof, and greedy shows how far it is from attained.
 
 * "needles": policies that each prefer one response of K over a nearly uniform reference. Only a policy's own visits teach
   about it; greedy takes them in turn, and the n-th visit adds about 1/n: K (1 + log(T / K)) in all, with Ccov = K. So neither
