@@ -13,6 +13,7 @@ Reference: Balashankar et al., "InfAlign: Inference-aware language model alignme
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -116,24 +117,39 @@ def gibbs_at(space: Space, scores: FloatArray, kl: float) -> Policy:
     width = float(np.ptp(finite)) if finite.size else 0.0
     if width == 0.0 and np.isfinite(scores[on]).all():
         fail("align", "kl", "be 0, the only attainable one: all scores are equal", f"{kl:g}")
+    rate = solve_rate("align", kl, limit, width, lambda rate: _tilted(space, scores, rate)[1:])
+    pi, found, _ = _tilted(space, scores, rate)
+    return Policy(frozen(pi), scores, 1.0 / rate, found)
+
+
+def solve_rate(where: str, kl: float, limit: float, width: float, tilted: Callable[[float], tuple[float, float]]) -> float:
+    """The rate 1 / beta at which an (average) KL has a value: Newton on log KL against log rate, kept inside a bracket.
+
+    Args:
+        limit: the supremum of the KLs. width: the range of the scores, for the first guess. tilted: rate -> (KL, variance of
+        the
+            scores), whose slope d log KL / d log rate is rate^2 variance / KL.
+    """
     x = np.log(max(np.sqrt(2.0 * kl), 4.0 * kl) / max(width, 1e-300))
-    low, high, goal = -np.inf, np.inf, np.log(kl)
+    low, high, best, best_gap = -np.inf, np.inf, x, np.inf
     for _ in range(MAX_STEPS):
         rate = float(np.exp(x))
-        pi, found, variance = _tilted(space, scores, rate)
-        if abs(found - kl) <= KL_TOL * kl:
+        found, variance = tilted(rate)
+        if abs(found - kl) < best_gap:
+            best, best_gap = x, abs(found - kl)
+        if best_gap <= KL_TOL * kl:
             break
         low, high = (x, high) if found < kl else (low, x)
         slope = rate * rate * variance / found if found > 0.0 else 0.0
-        step = (goal - np.log(found)) / slope if slope > 1e-6 else np.sign(kl - found) * 2.0
+        step = float(np.log(kl / found)) / slope if slope > 1e-6 else float(np.sign(kl - found)) * 2.0
         x = x + float(np.clip(step, -3.0, 3.0))
         if not low < x < high:
             x = 0.5 * (low + high) if np.isfinite(low + high) else (low + 3.0 if np.isfinite(low) else high - 3.0)
         if x in (low, high) or not abs(x) < 700.0:
             break
-    if not abs(found - kl) <= 1e-9 * kl + 1e-13:
-        fail("align", "kl", f"be one that float64 resolves for these scores (attainable: [0, {limit:.6g}))", f"{kl:g}")
-    return Policy(frozen(pi), scores, 1.0 / rate, found)
+    if not best_gap <= 1e-9 * kl + 1e-13:
+        fail(where, "kl", f"be one that float64 resolves for these scores (attainable: [0, {limit:.6g}))", f"{kl:g}")
+    return float(np.exp(best))
 
 
 def _check_integrable(space: Space, transform: Transform, policy: Policy) -> None:

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at
-from mdpsim.align.procedures import Procedure
-from mdpsim.align.spaces import Space
+from mdpsim.align.procedures import Procedure, Temperature
+from mdpsim.align.spaces import QuantileScale, Space
 from mdpsim.arrays import FloatArray, as_count, as_real, fail, frozen
 from mdpsim.rng import as_generator
 
@@ -53,7 +53,7 @@ class Optimum(NamedTuple):
 
 def optimal_transform(
     procedure: Procedure, space: Space, *, beta: float | None = None, kl: float | None = None, n_starts: int = 3,
-    tol: float = 1e-9, max_iterations: int = 4000, rng: np.random.Generator | int = 0, start: FloatArray | None = None,
+    tol: float = 1e-9, max_iterations: int = 1000, rng: np.random.Generator | int = 0, start: FloatArray | None = None,
 ) -> Optimum:
     """The optimal policy and transform of a procedure at a weight beta, or at a KL divergence.
 
@@ -66,7 +66,9 @@ def optimal_transform(
         Optimum; among the starts the best objective (at a KL: the best win rate).
     Cost: about 50 gradients of the procedure a start, more for small beta.
     Raises:
-        ValueError: naming the argument; a KL that is not attainable; a procedure whose law is not one.
+        ValueError: naming the argument; a KL that is not attainable; a procedure whose law is not one; a temperature without a
+            best policy. (Rejection without a limit has none either: mass drifts to what is refused, at no loss. There
+            ``converged`` is False.)
     """
     where = "optimal_transform"
     if (beta is None) == (kl is None):
@@ -77,6 +79,7 @@ def optimal_transform(
     else:
         as_real(where, "kl", kl, 1e-9, 30.0)
     as_count(where, "n_starts", n_starts, high=1000)
+    _refuse_degenerate(where, procedure, space)
     generator = as_generator(where, rng)
     problem = _Problem(procedure, space, beta, kl)
     best: Optimum | None = None
@@ -92,6 +95,22 @@ def optimal_transform(
     return best._replace(starts=frozen(np.array(rows)))
 
 
+def _refuse_degenerate(where: str, procedure: Procedure, space: Space) -> None:
+    """Where there is no best policy, or it is no Gibbs law.
+
+    Sharpening on the quantile scale: a spike of height c eps^{-1/2} and width eps moves f^2 by a constant, and its KL
+    vanishes with eps. Flattening: taking mass from a response that loses more often than the policy gains without bound per
+    unit of mass.
+    """
+    if not isinstance(procedure, Temperature) or procedure.tau == 1.0:
+        return
+    if procedure.tau > 1.0:
+        fail(where, "procedure", "have an optimum with mass everywhere: a Temperature of at most 1", f"tau = {procedure.tau:g}")
+    if isinstance(space, QuantileScale):
+        wanted = "have an optimum: on the quantile scale thin spikes win at no KL; take a Temperature on Responses"
+        fail(where, "procedure", wanted, f"tau = {procedure.tau:g}")
+
+
 def _start(space: Space, k: int, rng: np.random.Generator) -> FloatArray:
     """Scores to begin with: C, -C, then random ones (smooth on the quantile scale)."""
     if k < 2:
@@ -100,6 +119,19 @@ def _start(space: Space, k: int, rng: np.random.Generator) -> FloatArray:
         return rng.normal(size=space.size)
     waves = np.arange(1, 7)
     return (rng.normal(size=6) / waves) @ np.cos(np.pi * waves[:, None] * space.C)
+
+
+class _Iterate(NamedTuple):
+    """A point of the iteration: its policy, scores x and transform R, both centred, gap R - x, and what it is worth."""
+
+    policy: Policy
+    x: FloatArray
+    R: FloatArray
+    gap: FloatArray
+    residual: float
+    win: float
+    value: float
+    steepness: float
 
 
 class _Problem:
@@ -111,28 +143,22 @@ class _Problem:
         found = space.ranks(self.rival)
         self.missed = found.above + 0.5 * found.mass
 
-    def policy(self, scores: FloatArray, beta: float | None = None) -> Policy:
-        """The Gibbs law of scores at the problem's beta (or another), or at its KL."""
+    def at(self, scores: FloatArray, beta: float | None) -> _Iterate:
+        """The Gibbs law of scores at the problem's beta (or another), or at its KL, and its own transform R."""
         scores = frozen(np.ascontiguousarray(scores))
-        if beta is not None or self.beta is not None:
-            return gibbs(self.space, scores, beta or self.beta)  # type: ignore[arg-type]
-        assert self.kl is not None
-        return gibbs_at(self.space, scores, self.kl)
-
-    def reward(self, policy: Policy) -> FloatArray:
-        """R at a policy, centred under it."""
+        weight = self.beta if beta is None else beta
+        policy = gibbs_at(self.space, scores, self.kl or 0.0) if weight is None else gibbs(self.space, scores, weight)
+        law = checked_law("optimal_transform", self.procedure, self.space, policy.pi)
+        win = 1.0 - float(law @ self.missed)
         R = np.asarray(self.procedure.reward(self.space, policy.pi, self.rival), float)
         if not np.isfinite(R[policy.pi > 0.0]).all():
             fail("optimal_transform", "procedure", "have a finite transformed reward where pi > 0", "an infinite one")
         R = np.where(np.isfinite(R), R, 0.0)
-        return R - float(policy.pi @ R)
-
-    def residual(self, policy: Policy, R: FloatArray) -> float:
-        """max |R - scores| / beta up to a constant, over responses that count."""
-        gap = R - policy.scores
-        gap = gap - float(policy.pi @ gap)
+        R, x = R - float(policy.pi @ R), scores - float(policy.pi @ scores)
         counts = policy.pi > 1e-9 * self.space.pi_ref
-        return float(np.abs(gap[counts]).max()) / policy.beta
+        residual = float(np.abs((R - x)[counts]).max()) / policy.beta
+        value = win if weight is None else win - weight * policy.kl
+        return _Iterate(policy, x, R, R - x, residual, win, value, float(np.ptp(R[counts])))
 
     def solve(self, scores: FloatArray, tol: float, limit: int) -> Optimum:
         """From scores: continuation in beta where it is given, then the iteration."""
@@ -140,47 +166,43 @@ class _Problem:
         if self.beta is not None and self.beta < 1.0:
             weight = 1.0
             while weight > 2.0 * self.beta:
-                scores, n = self.iterate(scores, weight, 1e-4, 200)
-                weight, used = 0.5 * weight, used + n
-        scores, n = self.iterate(scores, None, tol, limit)
-        policy = self.policy(scores)
-        R = self.reward(policy)
-        # one undamped step: the policy is the Gibbs law of its own transform up to the residual
-        law = checked_law("optimal_transform", self.procedure, self.space, policy.pi)
-        win, residual = 1.0 - float(law @ self.missed), self.residual(policy, R)
+                now, n = self.iterate(scores, weight, 1e-4, 100)
+                scores, weight, used = now.x, 0.5 * weight, used + n
+        now, n = self.iterate(scores, None, tol, limit)
+        policy = now.policy
         return Optimum(
-            policy.pi, frozen(R), policy.beta, policy.kl, win, win - policy.beta * policy.kl, residual, residual <= tol,
-            np.empty((0, 2)), used + n,
+            policy.pi, frozen(now.R), policy.beta, policy.kl, now.win, now.win - policy.beta * policy.kl, now.residual,
+            now.residual <= tol, np.empty((0, 2)), used + n,
         )
 
-    def iterate(self, scores: FloatArray, beta: float | None, tol: float, limit: int) -> tuple[FloatArray, int]:
-        """Damped steps with Anderson mixing over the last few, restarted where the residual grows."""
-        x = np.asarray(scores, float)
-        xs: list[FloatArray] = []
-        gaps: list[FloatArray] = []
-        best, best_x, damping = np.inf, x, 0.5
-        for step in range(1, limit + 1):
-            policy = self.policy(x, beta)
-            R = self.reward(policy)
-            x = x - float(policy.pi @ x)
-            gap, size = R - x, self.residual(policy, R)
-            if size < best:
-                best, best_x = size, x
-            if size <= tol:
-                return x, step
-            if size > 4.0 * best and len(xs) > 1:  # mixing led astray: back to the best point, plain steps from there
-                x, xs, gaps = best_x, [], []
-                damping = max(0.5 * damping, 1e-3)
-                best = np.inf
-                continue
-            xs.append(x)
-            gaps.append(gap)
-            xs, gaps = xs[-MEMORY:], gaps[-MEMORY:]
-            s = min(damping, 2.0 * policy.beta / max(float(np.ptp(R[policy.pi > 1e-9 * self.space.pi_ref])), 1e-12))
-            x = x + s * gap
-            if len(xs) > 1:
-                weight = np.sqrt(policy.pi + 1e-6 * self.space.pi_ref)
-                dx, dg = np.diff(np.array(xs), axis=0), np.diff(np.array(gaps), axis=0)
-                mix = np.linalg.lstsq((weight * dg).T, weight * gap, rcond=1e-10)[0]
-                x = x - mix @ (dx + s * dg)
-        return best_x, limit
+    def iterate(self, scores: FloatArray, beta: float | None, tol: float, limit: int) -> tuple[_Iterate, int]:
+        """Mixed steps where they lower the residual, else damped ones that do not lower the objective."""
+        now, step, damping = self.at(np.asarray(scores, float), beta), 1, 1.0
+        past: list[_Iterate] = [now]
+        while now.residual > tol and step < limit:
+            step += 1
+            mixed = self.at(_mix(past, self.space.pi_ref), beta) if len(past) > 1 else None
+            if mixed is not None and mixed.residual <= 0.9 * now.residual and mixed.value >= now.value - 1e-9:
+                now = mixed
+            else:
+                s = min(damping, 0.5, 2.0 * now.policy.beta / max(now.steepness, 1e-12))
+                plain = self.at(now.x + s * now.gap, beta)
+                if plain.value < now.value - 1e-14:
+                    damping = 0.5 * s
+                    if damping < 1e-9:
+                        break
+                    past = past[-1:]
+                    continue
+                now, damping = plain, min(1.0, 1.5 * damping)
+            past = [*past[1 - MEMORY :], now]
+        return now, step
+
+
+def _mix(past: list[_Iterate], pi_ref: FloatArray) -> FloatArray:
+    """Anderson's mixing: the damped step from the combination of the last iterates whose gap R - scores is least."""
+    now = past[-1]
+    s = min(0.5, 2.0 * now.policy.beta / max(now.steepness, 1e-12))
+    weight = np.sqrt(now.policy.pi + 1e-6 * pi_ref)
+    dx, dg = np.diff(np.array([i.x for i in past]), axis=0), np.diff(np.array([i.gap for i in past]), axis=0)
+    mix = np.linalg.lstsq((weight * dg).T, weight * now.gap, rcond=1e-10)[0]
+    return now.x + s * now.gap - mix @ (dx + s * dg)
