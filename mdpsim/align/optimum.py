@@ -92,6 +92,7 @@ def optimal_transform(
         if best is None or (found.converged, value) > (best.converged, best.objective if kl is None else best.win):
             best = found
     assert best is not None
+    checked_law(where, procedure, space, best.pi)
     return best._replace(starts=frozen(np.array(rows)))
 
 
@@ -148,8 +149,8 @@ class _Problem:
         scores = frozen(np.ascontiguousarray(scores))
         weight = self.beta if beta is None else beta
         policy = gibbs_at(self.space, scores, self.kl or 0.0) if weight is None else gibbs(self.space, scores, weight)
-        law = checked_law("optimal_transform", self.procedure, self.space, policy.pi)
-        win = 1.0 - float(law @ self.missed)
+        law = self.procedure.law(self.space, policy.pi)  # checked where the search ends
+        win = 1.0 - float(law @ self.missed) / float(law.sum())
         R = np.asarray(self.procedure.reward(self.space, policy.pi, self.rival), float)
         if not np.isfinite(R[policy.pi > 0.0]).all():
             fail("optimal_transform", "procedure", "have a finite transformed reward where pi > 0", "an infinite one")

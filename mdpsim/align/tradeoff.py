@@ -20,7 +20,7 @@ from mdpsim.align.spaces import QuantileScale, Responses, Space, quantile_scale
 from mdpsim.align.transforms import CUBIC, IDENTITY, LOG, LOGIT, Exponential, Transform, scale_for
 from mdpsim.arrays import FloatArray, as_floats, as_real, fail, frozen
 
-TILTS = (1.0, 3.0, 6.0, 12.0, 25.0, 60.0, 150.0, 500.0)  # |t| from which the tuning starts
+TILTS = (1.5, 3.5, 6.0, 10.0, 18.0, 40.0, 100.0, 250.0, 600.0)  # |t| between which the tuning looks
 STANDARD = (IDENTITY, LOG, CUBIC, LOGIT)
 
 
@@ -74,27 +74,39 @@ def space_of(transform: Transform, procedure: Procedure, space: Space | None = N
 def tuned_exponential(procedure: Procedure, kl: float, space: Space | None = None) -> Tilt:
     """The t, of either sign, at which e^{tu} (or -e^{tu}) wins most at a given KL; t = 0 is the identity.
 
-    The win rate is searched over a grid of t, then by Brent's method in asinh t between the neighbours of its best point.
+    The sign is that of the better of t = -1.5 and 1.5 (0 if neither beats the identity); |t| goes up a grid until the win rate
+    falls, then Brent's method works in asinh t between the neighbours of the best point. Win rates are unimodal in t for the
+    procedures of this package; where one is not, this is a local maximum.
 
-    Cost: about 40 alignments.
+    Cost: about 20 alignments.
     Raises:
         ValueError: naming the argument; a KL that is not attainable.
     """
     from scipy.optimize import minimize_scalar  # slow to import: at the first call
 
-    on = space if space is not None else quantile_scale(tuple(procedure.breaks))
+    on = space if space is not None else quantile_scale(tuple(procedure.breaks), pieces=2)
+    rival = on.ranks(checked_law("tuned_exponential", procedure, on, on.pi_ref))
+    missed = rival.above + 0.5 * rival.mass
 
     def lost(s: float) -> float:
-        return inference_loss_rate(procedure, align(on, Exponential(float(np.sinh(s))), kl=kl).pi, on)
+        law = procedure.law(on, align(on, Exponential(float(np.sinh(s))), kl=kl).pi)
+        return float(law @ missed) / float(law.sum())  # a tilt too sharp for the panels may be looked at, not returned
 
-    grid = np.arcsinh(np.array([*(-t for t in TILTS[::-1]), 0.0, *TILTS]))
-    values = [lost(s) for s in grid]
+    sides = [lost(np.arcsinh(t)) for t in (0.0, TILTS[0], -TILTS[0])]
+    sign = 1.0 if sides[1] <= sides[2] else -1.0
+    grid, values = [0.0, sign * float(np.arcsinh(TILTS[0]))], [sides[0], min(sides[1:])]
+    for t in TILTS[1:]:
+        if values[-1] > values[-2]:
+            break
+        grid.append(sign * float(np.arcsinh(t)))
+        values.append(lost(grid[-1]))
     i = int(np.argmin(values))
-    low, high = grid[max(i - 1, 0)], grid[min(i + 1, grid.size - 1)]
-    found = minimize_scalar(lost, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    s = float(found.x) if found.fun < values[i] else float(grid[i])
+    ends = sorted((grid[i - 1] if i else -grid[1], grid[min(i + 1, len(grid) - 1)]))
+    found = minimize_scalar(lost, bounds=ends, method="bounded", options={"xatol": 1e-4})
+    s = float(found.x) if found.fun < values[i] else grid[i]
     t = float(np.sinh(s))
-    return Tilt(t, align(on, Exponential(t), kl=kl), 1.0 - lost(s))
+    policy = align(on, Exponential(t), kl=kl)
+    return Tilt(t, policy, 1.0 - inference_loss_rate(procedure, policy.pi, on))
 
 
 def tradeoff(
@@ -126,7 +138,7 @@ def tradeoff(
         policies = [align(on, transform, kl=float(k)) for k in levels]
         rows.append(_losses(procedure, on, policies))
         betas.append([p.beta for p in policies])
-    on = space if space is not None else quantile_scale(tuple(procedure.breaks))
+    on = space if space is not None else quantile_scale(tuple(procedure.breaks), pieces=2)
     tilts = [tuned_exponential(procedure, float(k), on) for k in levels]
     rows.append(_losses(procedure, on, [t.policy for t in tilts]))
     betas.append([t.policy.beta for t in tilts])
