@@ -98,7 +98,7 @@ def kl_limit(space: Space, scores: FloatArray) -> float:
     best = on & (scores == scores[on].max())
     if isinstance(space, QuantileScale) and best.sum() <= ORDER:
         return np.inf
-    return -float(np.log(space.pi_ref[best].sum()))
+    return max(0.0, -float(np.log(space.pi_ref[best].sum())))
 
 
 def gibbs_at(space: Space, scores: FloatArray, kl: float) -> Policy:
@@ -110,11 +110,11 @@ def gibbs_at(space: Space, scores: FloatArray, kl: float) -> Policy:
     if kl == 0.0:
         return Policy(space.pi_ref, scores, np.inf, 0.0)
     limit = kl_limit(space, scores)
+    if limit < 1e-12:
+        fail("align", "kl", "be 0, the only attainable one: all scores are equal", f"{kl:g}")
     if not kl < limit:
         fail("align", "kl", f"lie in the attainable range [0, {limit:.6g})", f"{kl:g}: no beta reaches it")
     width = _width(space, scores, kl)
-    if width == 0.0:
-        fail("align", "kl", "be 0, the only attainable one: all scores are equal", f"{kl:g}")
     with np.errstate(over="ignore"):
         scaled = frozen((scores - scores[space.pi_ref > 0.0].max()) / width)
     rate = solve_rate("align", kl, limit, 1.0, lambda rate: _tilted(space, scaled, rate)[1:])

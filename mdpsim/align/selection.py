@@ -72,7 +72,7 @@ def _exponentials(space: Space, tau: float) -> tuple[FloatArray, FloatArray]:
     """e^{-x a} and x a e^{-x a} [n, X] at x = e^z, z an even grid."""
     s = (space.C - space.C.max()) / tau  # a = e^s <= 1: only ratios count
     z = np.arange(-40.0, 4.0 - s.min() + STEP, STEP)
-    xa = np.exp(z[None, :] + s[:, None])
+    xa = np.exp(np.minimum(z[None, :] + s[:, None], 700.0))
     E = np.exp(-xa)
     return frozen(E), frozen(xa * E)
 

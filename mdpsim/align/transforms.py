@@ -170,8 +170,10 @@ def logit_kl(beta: float) -> float:
 
 
 def logit_cdf(space: QuantileScale, beta: float) -> tuple[FloatArray, FloatArray]:
-    """(F, 1 - F) of the logit's law at the nodes of a scale, by the incomplete Beta function."""
+    """(F, 1 - F) of the logit's law at the nodes of a scale, by the incomplete Beta function, each node from its nearer end."""
     from scipy.special import betainc
 
     a, b = logit_beta(beta)
-    return betainc(a, b, space.u), betainc(b, a, space.v)
+    low = space.u < 0.5
+    near = np.where(low, betainc(a, b, np.where(low, space.u, 0.5)), betainc(b, a, np.where(low, 0.5, space.v)))
+    return np.where(low, near, 1.0 - near), np.where(low, 1.0 - near, near)
