@@ -82,28 +82,32 @@ def align_prompts(
     x, p = _table(where, scores, pi_ref, "scores")
     if (beta is None) == (kl is None):
         fail(where, "beta or kl", "be given, exactly one of the two", (beta, kl))
-    if kl is None:
-        rate = 1.0 / as_real(where, "beta", beta, 1e-300, 1e300)
-    else:
-        rate = _rate_at(where, x, p, as_real(where, "kl", kl, 0.0, 1e6))
-    pi, out, _ = _tilted(x, p, rate)
-    return PromptPolicies(frozen(pi), x, 1.0 / rate if rate > 0.0 else np.inf, frozen(out))
+    if kl is not None:
+        return _at_kl(where, x, p, as_real(where, "kl", kl, 0.0, 1e6))
+    weight = as_real(where, "beta", beta, 1e-300, 1e300)
+    pi, out, _ = _tilted(x, p, 1.0 / weight)
+    return PromptPolicies(frozen(pi), x, weight, frozen(out))
 
 
-def _rate_at(where: str, x: FloatArray, p: FloatArray, kl: float) -> float:
+def _at_kl(where: str, x: FloatArray, p: FloatArray, kl: float) -> PromptPolicies:
+    """The policies of an average KL."""
     if kl == 0.0:
-        return 0.0
+        return PromptPolicies(p, x, np.inf, frozen(np.zeros(len(x))))
     top = np.where(p > 0.0, x, -np.inf).max(axis=1, keepdims=True)
-    limit = -float(np.log(np.where(x == top, p, 0.0).sum(axis=1)).mean())
+    limit = max(0.0, -float(np.log(np.where(x == top, p, 0.0).sum(axis=1)).mean()))
     if not kl < limit - 1e-12:
-        fail(where, "kl", f"lie in the attainable range [0, {max(limit, 0.0):.6g}) of averages", f"{kl:g}: no beta reaches it")
-    width = float(np.median(np.where(p > 0.0, top - x, 0.0).max(axis=1)))
+        fail(where, "kl", f"lie in the attainable range [0, {limit:.6g}) of averages", f"{kl:g}: no beta reaches it")
+    ranges = np.where(p > 0.0, top - x, 0.0).max(axis=1)
+    width = float(np.median(ranges[ranges > 0.0]))
+    scaled = frozen(np.where(p > 0.0, (x - top) / width, 0.0))  # neither squares of 1e300 nor of 1e-300
 
     def tilted(rate: float) -> tuple[float, float]:
-        _, found, variance = _tilted(x, p, rate)
+        _, found, variance = _tilted(scaled, p, rate)
         return float(found.mean()), float(variance.mean())
 
-    return solve_rate(where, kl, limit, width, tilted)
+    rate = solve_rate(where, kl, limit, 1.0, tilted)
+    pi, out, _ = _tilted(scaled, p, rate)
+    return PromptPolicies(frozen(pi), x, width / rate, frozen(out))
 
 
 def _tilted(x: FloatArray, p: FloatArray, rate: float) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -17,13 +17,14 @@ Reference: Balashankar et al., "InfAlign: Inference-aware language model alignme
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at
-from mdpsim.align.procedures import Procedure, Temperature
-from mdpsim.align.spaces import QuantileScale, Space
+from mdpsim.align.procedures import BestOfN, Procedure, Temperature
+from mdpsim.align.spaces import QuantileScale, Responses, Space
 from mdpsim.arrays import FloatArray, as_count, as_real, fail, frozen
 from mdpsim.rng import as_generator
 
@@ -52,7 +53,7 @@ class Optimum(NamedTuple):
 
 
 def optimal_transform(
-    procedure: Procedure, space: Space, *, beta: float | None = None, kl: float | None = None, n_starts: int = 3,
+    procedure: Procedure, space: Space, *, beta: float | None = None, kl: float | None = None, n_starts: int | None = None,
     tol: float = 1e-9, max_iterations: int = 1000, rng: np.random.Generator | int = 0, start: FloatArray | None = None,
 ) -> Optimum:
     """The optimal policy and transform of a procedure at a weight beta, or at a KL divergence.
@@ -60,11 +61,15 @@ def optimal_transform(
     Args:
         procedure: see :mod:`mdpsim.align.procedures`. space: Responses, or a QuantileScale with the procedure's breaks.
         beta: in [1e-6, 1e6]; kl: in (0, 30]; exactly one of the two is given.
-        n_starts: the calibrated reward first, then its negative, then random scores; one is enough where W is concave.
-        tol: residual in log pi. max_iterations: for each start. rng: for the random starts. start: [n] scores, taken first.
+        n_starts: None takes what suits: one for best-of-N, where W is concave, three on the quantile scale, up to nine on a
+            finite space. The first start is the calibrated reward, with continuation from beta = 1 down; the others begin at
+            beta itself (on that path all would meet): on a finite space near the single responses, those first that beat the
+            rival most, on the quantile scale from -C; then from random scores.
+        tol: residual in log pi. max_iterations: for each start. rng: for the random starts. start: [n] scores to begin with.
     Returns:
-        Optimum; among the starts the best objective (at a KL: the best win rate).
-    Cost: about 50 gradients of the procedure a start, more for small beta.
+        Optimum; among the starts the best objective (at a KL: the best win rate). A start that leaves the policies of that KL
+        is given up, with residual inf.
+    Cost: about 30 gradients of the procedure a start, more for small beta.
     Raises:
         ValueError: naming the argument; a KL that is not attainable; a procedure whose law is not one; a temperature without a
             best policy. (Rejection without a limit has none either: mass drifts to what is refused, at no loss. There
@@ -78,22 +83,54 @@ def optimal_transform(
         as_real(where, "beta", beta, 1e-6, 1e6)
     else:
         as_real(where, "kl", kl, 1e-9, 30.0)
-    as_count(where, "n_starts", n_starts, high=1000)
+    count = _starts_for(procedure, space) if n_starts is None else as_count(where, "n_starts", n_starts, high=1000)
     _refuse_degenerate(where, procedure, space)
-    generator = as_generator(where, rng)
     problem = _Problem(procedure, space, beta, kl)
     best: Optimum | None = None
     rows = []
-    for k in range(n_starts):
-        scores = np.asarray(start, float) if start is not None and k == 0 else _start(space, k, generator)
-        found = problem.solve(scores, tol, max_iterations)
+    for k, scores in enumerate(_starts(problem, count, start, as_generator(where, rng))):
+        try:
+            found = problem.solve(scores, tol, max_iterations, follow=k == 0)
+        except ValueError:
+            if k == 0:
+                raise
+            rows.append((np.nan, np.inf))
+            continue
         rows.append((found.win, found.residual))
-        value = found.objective if kl is None else found.win
-        if best is None or (found.converged, value) > (best.converged, best.objective if kl is None else best.win):
+        if best is None or (found.converged, problem.worth(found)) > (best.converged, problem.worth(best)):
             best = found
     assert best is not None
     checked_law(where, procedure, space, best.pi)
     return best._replace(starts=frozen(np.array(rows)))
+
+
+def _starts_for(procedure: Procedure, space: Space) -> int:
+    """One start where W is concave, more elsewhere."""
+    if type(procedure) is BestOfN:
+        return 1
+    return 3 if isinstance(space, QuantileScale) else 1 + min(space.size, 8)
+
+
+def _starts(
+    problem: _Problem, count: int, start: FloatArray | None, rng: np.random.Generator
+) -> Iterator[FloatArray]:
+    """Scores to begin with: see ``optimal_transform``."""
+    space = problem.space
+    yield space.C if start is None else np.asarray(start, float)
+    nearby = [-space.C]
+    if isinstance(space, Responses):
+        on = np.flatnonzero(space.pi_ref > 0.0)
+        scale = problem.beta or 1.0
+        pulls = [np.where(np.arange(space.size) == y, 1.0, 0.0) for y in on[np.argsort(problem.missed[on], kind="stable")]]
+        nearby = [scale * np.log1p(9.0 / space.pi_ref[on].min()) * pull for pull in pulls]
+    for k in range(count - 1):
+        if k < len(nearby):
+            yield nearby[k]
+        elif isinstance(space, Responses):
+            yield rng.normal(size=space.size)
+        else:
+            waves = np.arange(1, 7)
+            yield (rng.normal(size=6) / waves) @ np.cos(np.pi * waves[:, None] * space.C)
 
 
 def _refuse_degenerate(where: str, procedure: Procedure, space: Space) -> None:
@@ -110,16 +147,6 @@ def _refuse_degenerate(where: str, procedure: Procedure, space: Space) -> None:
     if isinstance(space, QuantileScale):
         wanted = "have an optimum: on the quantile scale thin spikes win at no KL; take a Temperature on Responses"
         fail(where, "procedure", wanted, f"tau = {procedure.tau:g}")
-
-
-def _start(space: Space, k: int, rng: np.random.Generator) -> FloatArray:
-    """Scores to begin with: C, -C, then random ones (smooth on the quantile scale)."""
-    if k < 2:
-        return space.C if k == 0 else -space.C
-    if space.size <= 64:
-        return rng.normal(size=space.size)
-    waves = np.arange(1, 7)
-    return (rng.normal(size=6) / waves) @ np.cos(np.pi * waves[:, None] * space.C)
 
 
 class _Iterate(NamedTuple):
@@ -144,6 +171,10 @@ class _Problem:
         found = space.ranks(self.rival)
         self.missed = found.above + 0.5 * found.mass
 
+    def worth(self, found: Optimum) -> float:
+        """What solutions are compared by."""
+        return found.objective if self.kl is None else found.win
+
     def at(self, scores: FloatArray, beta: float | None) -> _Iterate:
         """The Gibbs law of scores at the problem's beta (or another), or at its KL, and its own transform R."""
         scores = frozen(np.ascontiguousarray(scores))
@@ -161,10 +192,10 @@ class _Problem:
         value = win if weight is None else win - weight * policy.kl
         return _Iterate(policy, x, R, R - x, residual, win, value, float(np.ptp(R[counts])))
 
-    def solve(self, scores: FloatArray, tol: float, limit: int) -> Optimum:
-        """From scores: continuation in beta where it is given, then the iteration."""
+    def solve(self, scores: FloatArray, tol: float, limit: int, follow: bool) -> Optimum:
+        """From scores: continuation in beta where it is given and wanted, then the iteration."""
         used = 0
-        if self.beta is not None and self.beta < 1.0:
+        if follow and self.beta is not None and self.beta < 1.0:
             weight = 1.0
             while weight > 2.0 * self.beta:
                 now, n = self.iterate(scores, weight, 1e-4, 100)

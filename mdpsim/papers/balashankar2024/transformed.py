@@ -101,7 +101,7 @@ def measure_transformed(point: Point, rng: np.random.Generator) -> Mapping[str, 
     def value(pi: Vector) -> float:
         return float(law(pi) @ chance - beta * (pi @ np.log(np.maximum(pi, 1e-300) / ref)))
 
-    found = optimal_transform(procedure, space, beta=beta, n_starts=6, rng=rng)
+    found = optimal_transform(procedure, space, beta=beta, rng=rng)
     maximisers = [best_by_bfgs(value, s) for s in (ref, found.pi + 1e-9, *rng.dirichlet(np.ones(RESPONSES), 2))]
     best = max(maximisers, key=value)
     rival = procedure.law(space, ref)

@@ -223,7 +223,7 @@ def measure_jailbreak(point: Point, rng: np.random.Generator) -> Mapping[str, fl
     if point["family"] != "continuous":
         reference = None if point["family"] == "uniform" else rng.dirichlet(np.full(400, 2.0))
         space = Responses(rng.normal(size=400), reference)
-    best = optimal_transform(worst, space, kl=kl, n_starts=1).win
+    best = optimal_transform(worst, space, kl=kl, n_starts=2).win
     found = {name: win(worst, phi, kl, space) for name, phi in (
         ("regret", Exponential(-10.0)), ("regret_best_of", Exponential(10.0)), ("regret_identity", IDENTITY))}
     return {name: best - value for name, value in found.items()}
