@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at
+from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at, kl_limit
 from mdpsim.align.procedures import BestOfN, Procedure, Temperature
 from mdpsim.align.spaces import QuantileScale, Responses, Space
 from mdpsim.arrays import FloatArray, as_count, as_real, fail, frozen
@@ -192,6 +192,12 @@ class _Problem:
         value = win if weight is None else win - weight * policy.kl
         return _Iterate(policy, x, R, R - x, residual, win, value, float(np.ptp(R[counts])))
 
+    def reached(self, scores: FloatArray, beta: float | None) -> _Iterate | None:
+        """The same, or None where no Gibbs law of these scores has the problem's KL."""
+        if self.kl is not None and not self.kl < kl_limit(self.space, scores):
+            return None
+        return self.at(scores, beta)
+
     def solve(self, scores: FloatArray, tol: float, limit: int, follow: bool) -> Optimum:
         """From scores: continuation in beta where it is given and wanted, then the iteration."""
         used = 0
@@ -213,13 +219,13 @@ class _Problem:
         past: list[_Iterate] = [now]
         while now.residual > tol and step < limit:
             step += 1
-            mixed = self.at(_mix(past, self.space.pi_ref), beta) if len(past) > 1 else None
+            mixed = self.reached(_mix(past, self.space.pi_ref), beta) if len(past) > 1 else None
             if mixed is not None and mixed.residual <= 0.9 * now.residual and mixed.value >= now.value - 1e-9:
                 now = mixed
             else:
                 s = min(damping, 0.5, 2.0 * now.policy.beta / max(now.steepness, 1e-12))
-                plain = self.at(now.x + s * now.gap, beta)
-                if plain.value < now.value - 1e-14:
+                plain = self.reached(now.x + s * now.gap, beta)
+                if plain is None or plain.value < now.value - 1e-14:
                     damping = 0.5 * s
                     if damping < 1e-9:
                         break

@@ -40,7 +40,10 @@ STENCIL = np.array([-25 / 12, 4.0, -3.0, 4 / 3, -1 / 4])  # derivative from valu
 class Procedure(Protocol):
     """Anything with a law, a transformed reward and a simulation."""
 
-    breaks: tuple[float, ...]
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Quantiles where the law jumps."""
+        ...
 
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """[n] masses of T(pi)."""

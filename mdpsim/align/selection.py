@@ -43,7 +43,7 @@ class SoftBestOfN:
         as_count("SoftBestOfN", "n", self.n, high=MAX_N)
         as_real("SoftBestOfN", "tau", self.tau, 1e-3, 1e6)
 
-    def _kernel(self, space: Space) -> FloatArray:
+    def _kernel(self, space: Space) -> tuple[FloatArray, FloatArray]:
         return _exponentials(space, self.tau)
 
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
@@ -240,14 +240,14 @@ class MajorityVote:
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi(y) w_k / m_k."""
         k = self.classes(space)
-        m = np.bincount(k, pi, self.n_classes)
+        m = np.bincount(k, pi, self.n_classes).astype(float)
         w, _ = self._vote(m)
         return pi * np.where(m > 0.0, w / np.where(m > 0.0, m, 1.0), 0.0)[k]
 
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """sum_j cbar_j dw_j/dm_k + (w_k / m_k) (c - cbar_k), cbar_k the mean of c within class k under pi."""
         k, c = self.classes(space), beats(space, rival)
-        m = np.bincount(k, pi, self.n_classes)
+        m = np.bincount(k, pi, self.n_classes).astype(float)
         w, jacobian = self._vote(m)
         plain = np.bincount(k, space.pi_ref * c, self.n_classes) / np.bincount(k, space.pi_ref, self.n_classes).clip(min=1e-300)
         mean = np.where(m > 0.0, np.bincount(k, pi * c, self.n_classes) / np.where(m > 0.0, m, 1.0), plain)

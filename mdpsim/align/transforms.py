@@ -28,8 +28,15 @@ DEEP = 1000  # octaves towards 1 that the logit needs: its densities have heavy 
 class Transform(Protocol):
     """Scores of quantiles: ``name``, ``depth`` (of the quantile scale that it needs), and values on a space."""
 
-    name: str
-    depth: int
+    @property
+    def name(self) -> str:
+        """For tables and messages."""
+        ...
+
+    @property
+    def depth(self) -> int:
+        """Octaves of the quantile scale towards its ends."""
+        ...
 
     def __call__(self, space: Space) -> FloatArray:
         """[n] scores."""
