@@ -52,7 +52,7 @@ def curves(levels: int) -> dict[str, Tradeoff]:
 
 def renamed(found: dict[str, Tradeoff]) -> dict[str, Tradeoff]:
     """With one name for the exponential of fixed t, which differs between the panels."""
-    return {k: c._replace(names=tuple("exp, |t| = 5 (N=2), 10 (N=4)" if n.startswith("exp t") else n for n in c.names))
+    return {k: c._replace(names=tuple("exp, |t| = 5 (N=2), 10 (N=4)" if n.startswith("exp t=") else n for n in c.names))
             for k, c in found.items()}
 
 
@@ -78,7 +78,7 @@ def anchors_figure():  # type: ignore[no-untyped-def]
         (handles["error of interpolated quantiles"],) = left.loglog(K, smooth, "s-", color=OTHERS[0])
         (handles[r"$1/\sqrt{6K}$"],) = left.loglog(K, 1.0 / np.sqrt(6.0 * K), "--", color=BOUND)
         left.set(xlabel="anchors $K$", ylabel="root mean square error")
-        for (name, row), colour, marker in zip(lost.items(), (MEASURED, *OTHERS[1:]), "o^D", strict=False):
+        for (name, row), colour, marker in zip(lost.items(), OTHERS[1:], "^Dv", strict=False):
             (handles[name],) = right.loglog(K, row, marker + "-", color=colour)
         (handles["slope $-1$"],) = right.loglog(K, lost["N = 1, identity"][3] * K[3] / K, ":", color=BOUND)
         right.set(xlabel="anchors $K$", ylabel=f"win rate lost at average KL {KL}")
