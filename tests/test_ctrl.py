@@ -105,6 +105,7 @@ def test_more_anchors_come_nearer() -> None:
         (lambda: CTRL(kl=0.1).run([0.0, 1.0], [0.5, 0.5]), r"CTRL.run: r must have shape \[X, Y\]"),
         (lambda: CTRL(kl=0.1).run([[0.0, 1.0]], [[0.5, 0.6]]), "CTRL.run: pi_ref must have rows"),
         (lambda: CTRL(transform=LOG, K=2, kl=0.01).run(*table(), 0), "CTRL.run: log must be finite at every calibrated reward"),
+        (lambda: CTRL(transform=LOGIT, K=2, kl=0.01).run(*table(), 0), "CTRL.run: logit must be finite at every calibrated"),
         (lambda: align_prompts([[0.0, 1.0], [0.0, 1.0]], [[0.5, 0.5], [0.8, 0.2]], kl=1.2),
          r"align_prompts: kl must lie in the attainable range \[0, 1.15129\) of averages; got 1.2"),
         (lambda: align_prompts([[1.0, 1.0]], [[0.5, 0.5]], kl=0.1), r"attainable range \[0, 0\)"),

@@ -292,6 +292,20 @@ def test_a_kl_is_met_on_a_finite_space(kl: float) -> None:
     assert special.rel_entr(policy.pi, space.pi_ref).sum() == pytest.approx(kl, rel=1e-6, abs=1e-15)
     assert align(space, IDENTITY, beta=policy.beta).pi == pytest.approx(policy.pi, abs=1e-12)
     assert np.array_equal(align(space, IDENTITY, kl=0.0).pi, space.pi_ref)
+    assert np.array_equal(align(space, LOG, beta=np.inf).pi, space.pi_ref)
+
+
+def test_transforms_that_are_infinite_where_the_reference_is_not() -> None:
+    """log and logit of responses below and above all mass: they get none, at a beta and at a KL."""
+    space = Responses([-1.0, 0.0, 1.0, 2.0, 3.0], [0.0, 0.5, 0.3, 0.2, 0.0])
+    for transform in (LOG, LOGIT):
+        for given in ({"beta": 0.5}, {"kl": 0.4}, {"beta": np.inf}):
+            policy = align(space, transform, **given)
+            inner = Responses([0.0, 1.0, 2.0], [0.5, 0.3, 0.2])
+            assert policy.pi[[0, 4]].sum() == 0.0
+            same = align(inner, transform, beta=policy.beta)
+            assert policy.pi[1:4] == pytest.approx(same.pi, abs=1e-12)
+            assert policy.kl == pytest.approx(same.kl, abs=1e-12)
 
 
 def test_saturated_tilts_reach_every_kl() -> None:
@@ -347,6 +361,7 @@ def test_saturated_tilts_reach_every_kl() -> None:
         (lambda: align(quantile_scale(), Function(lambda u: -np.log(u), "falling"), beta=0.8), "falling must .* integrable"),
         (lambda: align(quantile_scale(), Function(lambda u: u * np.nan, "nan"), beta=0.8), "Function: nan must return"),
         (lambda: Exponential(np.inf), "Exponential: t must"),
+        (lambda: align(SPACE, Function(lambda u: np.full(u.shape, -np.inf), "none"), beta=1.0), "align: none must be finite"),
     ],
 )
 def test_bad_input_is_named(call, message) -> None:  # type: ignore[no-untyped-def]

@@ -67,6 +67,8 @@ def align(space: Space, transform: Transform, *, beta: float | None = None, kl: 
         fail("align", "beta or kl", "be given, exactly one of the two", (beta, kl))
     _space("align", space)
     scores = frozen(np.ascontiguousarray(transform(space)))
+    if not np.isfinite(scores[space.pi_ref > 0.0]).any() or (scores[space.pi_ref > 0.0] == np.inf).any():
+        fail("align", transform.name, "be finite somewhere, and nowhere +inf, where pi_ref has mass", scores)
     if kl is None:
         assert beta is not None
         weight = as_beta("align", beta)
@@ -81,6 +83,8 @@ def align(space: Space, transform: Transform, *, beta: float | None = None, kl: 
 
 def gibbs(space: Space, scores: FloatArray, beta: float) -> Policy:
     """The Gibbs law of given scores [n]; nothing is checked."""
+    if beta == np.inf:
+        return Policy(space.pi_ref, scores, beta, 0.0)
     pi, kl, _ = _tilted(space, scores, 1.0 / beta)
     return Policy(frozen(pi), scores, beta, kl)
 

@@ -109,10 +109,9 @@ class Logit:
     depth: int = DEEP
 
     def __call__(self, space: Space) -> FloatArray:
-        """log C - log(1 - C), each accurate at its own end; C = 0 and 1 (no mass there) give -inf and a large number."""
+        """log C - log(1 - C), each accurate at its own end; -inf and inf where C is 0 and 1 (no mass there)."""
         with np.errstate(divide="ignore"):
-            top = np.log(np.maximum(space.D, 1e-320))
-            return np.log(space.C) - top
+            return np.log(space.C) - np.log(space.D)
 
 
 LOGIT = Logit()

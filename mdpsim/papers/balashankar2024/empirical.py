@@ -26,7 +26,7 @@ from mdpsim.papers.balashankar2024.bounds import FAMILIES, PAPER, PRESETS, rando
 
 ARMS = {"standard": (BestOfN(1), IDENTITY), "worst-of-4": (WorstOfN(4), Exponential(-10.0))}
 ANCHORS = (32, 64, 128, 256)
-PROMPTS, RESPONSES = 50, 200
+PROMPTS, RESPONSES = 30, 200
 SETS = 200  # of anchors in a trial
 
 
@@ -39,7 +39,7 @@ class _Scores:
 
 @per_seed
 def measure_loss(point: Point, rng: np.random.Generator) -> Mapping[str, np.ndarray]:
-    """Win rate lost by K shared anchors against exact calibration, at one beta each and one average KL, over 50 prompts
+    """Win rate lost by K shared anchors against exact calibration, at one beta each and one average KL, over 30 prompts
     of 200 responses with random references, for K = 32, .., 256 (the first K of the same anchors).
 
     False column ``loss_policy``: the anchors come from the aligned policy instead of the reference.

@@ -25,11 +25,11 @@ ARMS = {
     "standard": (BestOfN(1), IDENTITY), "best-of-4": (BestOfN(4), Exponential(10.0)),
     "worst-of-4": (WorstOfN(4), Exponential(-10.0)),
 }
-PROMPTS, RESPONSES, K = 30, 200, 64
+PROMPTS, RESPONSES, K = 20, 200, 64
 
 
 def random_table(rng: np.random.Generator, spread: float, shapes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards [X, Y] of 30 prompts with log-normal scales and mixed shapes, and a uniform reference."""
+    """Rewards [X, Y] of 20 prompts with log-normal scales and mixed shapes, and a uniform reference."""
     draw = {"normal": rng.normal, "exponential": rng.exponential, "student": lambda size: rng.standard_t(3.0, size)}
     rows = [draw[str(rng.choice(shapes))](size=RESPONSES) for _ in range(PROMPTS)]
     scales = np.exp(spread * rng.normal(size=(PROMPTS, 1)))
@@ -47,7 +47,7 @@ def _wins(point: Point, r: np.ndarray, p: np.ndarray, rng: np.random.Generator) 
 
 @per_seed
 def measure_ctrl(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
-    """Mean win rates over 30 prompts of 200 responses, all at one average KL: CTRL with 64 shared anchors, the raw reward, the
+    """Mean win rates over 20 prompts of 200 responses, all at one average KL: CTRL with 64 shared anchors, the raw reward, the
     reward standardised per prompt, and the exact calibrated reward (identity).
     """
     return _wins(point, *random_table(rng, 1.0, ("normal", "exponential", "student")), rng)
