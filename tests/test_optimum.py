@@ -199,6 +199,7 @@ def test_the_table_of_a_procedure() -> None:
         (lambda: optimal_transform(BestOfN(2), SCALE, beta=0.1, n_starts=0), "optimal_transform: n_starts must"),
         (lambda: optimal_transform(BestOfN(2), Responses([0.0, 1.0], [0.9, 0.1]), kl=3.0), "attainable range"),
         (lambda: optimal_transform(BestOfN(2), 3, beta=0.1), "optimal_transform: space must"),
+        (lambda: optimal_transform(BestOfN(2), SCALE, beta=0.1, start=[0.0]), r"start must have shape \[n\]"),
         (lambda: optimal_transform(Temperature(0.5), SCALE, beta=0.1), "thin spikes win at no KL"),
         (lambda: optimal_transform(Temperature(2.0), Responses([0.0, 1.0]), beta=0.1), "a Temperature of at most 1"),
         (lambda: optimal_transform(Custom(lambda pi, s: pi * 1.1), Responses([0.0, 1.0]), beta=0.1), "law that sums"),

@@ -25,10 +25,11 @@ import numpy as np
 from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at, kl_limit
 from mdpsim.align.procedures import BestOfN, Procedure, Temperature
 from mdpsim.align.spaces import QuantileScale, Responses, Space
-from mdpsim.arrays import FloatArray, as_count, as_real, fail, frozen
+from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
 from mdpsim.rng import as_generator
 
 MEMORY = 6  # of Anderson's mixing
+TIE = 1e-9  # objectives that differ by less are one: the earlier start is kept
 
 
 class Optimum(NamedTuple):
@@ -67,8 +68,8 @@ def optimal_transform(
             rival most, on the quantile scale from -C; then from random scores.
         tol: residual in log pi. max_iterations: for each start. rng: for the random starts. start: [n] scores to begin with.
     Returns:
-        Optimum; among the starts the best objective (at a KL: the best win rate). A start that leaves the policies of that KL
-        is given up, with residual inf.
+        Optimum; among the starts the best objective (at a KL: the best win rate). A start that leaves the policies of that KL,
+            or ends at a law too sharp for the panels, is given up, with residual inf.
     Cost: about 30 gradients of the procedure a start, more for small beta.
     Raises:
         ValueError: naming the argument; a KL that is not attainable; a procedure whose law is not one; a temperature without a
@@ -85,22 +86,23 @@ def optimal_transform(
         as_real(where, "kl", kl, 1e-9, 30.0)
     count = _starts_for(procedure, space) if n_starts is None else as_count(where, "n_starts", n_starts, high=1000)
     _refuse_degenerate(where, procedure, space)
+    first = space.C if start is None else as_floats(where, "start", start, "n", (space.size,))
     problem = _Problem(procedure, space, beta, kl)
     best: Optimum | None = None
     rows = []
-    for k, scores in enumerate(_starts(problem, count, start, as_generator(where, rng))):
+    for k, scores in enumerate(_starts(problem, count, first, as_generator(where, rng))):
         try:
             found = problem.solve(scores, tol, max_iterations, follow=k == 0)
+            checked_law(where, procedure, space, found.pi)
         except ValueError:
             if k == 0:
                 raise
             rows.append((np.nan, np.inf))
             continue
         rows.append((found.win, found.residual))
-        if best is None or (found.converged, problem.worth(found)) > (best.converged, problem.worth(best)):
+        if best is None or problem.worth(found) > problem.worth(best) + TIE:
             best = found
     assert best is not None
-    checked_law(where, procedure, space, best.pi)
     return best._replace(starts=frozen(np.array(rows)))
 
 
@@ -112,11 +114,11 @@ def _starts_for(procedure: Procedure, space: Space) -> int:
 
 
 def _starts(
-    problem: _Problem, count: int, start: FloatArray | None, rng: np.random.Generator
+    problem: _Problem, count: int, first: FloatArray, rng: np.random.Generator
 ) -> Iterator[FloatArray]:
     """Scores to begin with: see ``optimal_transform``."""
     space = problem.space
-    yield space.C if start is None else np.asarray(start, float)
+    yield first
     nearby = [-space.C]
     if isinstance(space, Responses):
         on = np.flatnonzero(space.pi_ref > 0.0)

@@ -209,8 +209,9 @@ class Temperature:
     def __post_init__(self) -> None:
         as_real("Temperature", "tau", self.tau, 1e-3, 1e3)
 
-    def _powers(self, space: Space, pi: FloatArray, power: float) -> FloatArray:
-        """(pi / base)^power over its largest value to the same power, and that scale's inverse to 1/tau - power is left out."""
+    @staticmethod
+    def _powers(space: Space, pi: FloatArray, power: float) -> FloatArray:
+        """(f / max f)^power, f = pi / base: in logarithms, so that no power over- or underflows at the top."""
         with np.errstate(divide="ignore"):
             x = np.log(pi / space.base)
         return np.exp(power * (x - x.max())) if power != 0.0 else np.ones(pi.shape)
