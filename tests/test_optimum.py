@@ -10,8 +10,8 @@ from mdpsim.align.inference import align, gibbs, inference_win_rate
 from mdpsim.align.optimum import optimal_transform
 from mdpsim.align.procedures import BestOfN, Custom, Distortion, Rejection, Temperature, WorstOfN
 from mdpsim.align.selection import MajorityVote, ProxyBestOfN, SoftBestOfN
-from mdpsim.align.spaces import Responses, quantile_scale
-from mdpsim.align.tradeoff import tradeoff, tuned_exponential
+from mdpsim.align.spaces import QuantileScale, Responses, quantile_scale
+from mdpsim.align.tradeoff import halving_error, tradeoff, tuned_exponential
 from mdpsim.align.transforms import CUBIC, IDENTITY, LOG, Exponential
 
 SCALE = quantile_scale()
@@ -184,6 +184,12 @@ def test_the_table_of_a_procedure() -> None:
         for other in (0.8 * t, 1.2 * t):
             lost = 1 - inference_win_rate(BestOfN(4), align(SCALE, Exponential(float(other)), kl=float(kl)).pi, SCALE)
             assert row < lost
+    assert 0.0 < curve.error < 1e-9
+    for procedure in (BestOfN(4), WorstOfN(4)):
+        assert tradeoff(procedure, [4.0]).error < 1e-6  # what is promised up to KL = 4
+    assert halving_error(BestOfN(2), Exponential(-400.0), 0.3) > 1e-6  # a tilt too sharp for its panels shows
+    assert halving_error(BestOfN(2), Exponential(-400.0), 0.3, QuantileScale(pieces=8)) < 1e-9
+    assert halving_error(BestOfN(2), IDENTITY, 0.1, Responses([0.0, 1.0])) == 0.0
     only = tradeoff(BestOfN(1), [0.5], transforms=[LOG])
     assert only.names[0] == "identity"
     assert abs(only.gap()[0]) < 1e-9

@@ -36,7 +36,9 @@ class Tradeoff(NamedTuple):
     """Win rates at equal KL.
 
     kls: [L]. names: of the T transforms, with "exp tuned" last. loss: [T, L] 1 - W, accurate where W is near 1. beta: [T, L].
-    tilts: [L] the t of the tuned exponential. optima: one Optimum for each KL. optimal_loss: [L].
+    tilts: [L] the t of the tuned exponential. optima: one Optimum for each KL. optimal_loss: [L]. error: by how much the
+    losses at the least and the largest KL change where every panel of the quadrature is halved, the optimum's among them; 0
+    on a finite space, where they are exact.
     """
 
     kls: FloatArray
@@ -46,6 +48,7 @@ class Tradeoff(NamedTuple):
     tilts: FloatArray
     optima: tuple[Optimum, ...]
     optimal_loss: FloatArray
+    error: float
 
     @property
     def win(self) -> FloatArray:
@@ -148,10 +151,41 @@ def tradeoff(
         optima.append(optimal_transform(procedure, on, kl=float(k), n_starts=n_starts, start=start))
     best = [inference_loss_rate(procedure, o.pi, on) for o in optima]
     names = (*(t.name for t in chosen), "exp tuned")
+    error = max(
+        [halving_error(procedure, t, float(k), space) for t in chosen for k in levels[[0, -1]]]
+        + [halving_error(procedure, Exponential(tilts[i].t), float(levels[i]), on) for i in (0, -1)]
+        + [_optimum_error(procedure, optima[i], best[i], on) for i in (0, -1)]
+    )
     return Tradeoff(
         levels, names, frozen(np.array(rows)), frozen(np.array(betas)), frozen(np.array([t.t for t in tilts])), tuple(optima),
-        frozen(np.array(best)),
+        frozen(np.array(best)), error,
     )
+
+
+def halving_error(procedure: Procedure, transform: Transform, kl: float, space: Space | None = None) -> float:
+    """By how much the win rate of a transform at a KL changes where every panel of the quadrature is halved.
+
+    Args:
+        space: None takes the quantile scale that suits the transform; on a finite space there is no quadrature, and it is 0.
+    Raises:
+        ValueError: naming the argument; a KL that is not attainable.
+    """
+    deep_enough = isinstance(space, QuantileScale) and space.depth >= transform.depth
+    coarse = space if deep_enough else space_of(transform, procedure, space)
+    if isinstance(coarse, Responses):
+        return 0.0
+    one, two = (inference_loss_rate(procedure, align(x, transform, kl=kl).pi, x) for x in (coarse, coarse.halved()))
+    return abs(one - two)
+
+
+def _optimum_error(procedure: Procedure, found: Optimum, loss: float, space: Space) -> float:
+    """The same for the optimum, solved again on the halved panels."""
+    if not isinstance(space, QuantileScale):
+        return 0.0
+    fine = space.halved()
+    start = np.interp(fine.u, space.u, found.transform)
+    again = optimal_transform(procedure, fine, kl=found.kl, n_starts=1, start=start)
+    return abs(inference_loss_rate(procedure, again.pi, fine) - loss)
 
 
 def _losses(procedure: Procedure, space: Space, policies: Sequence[Policy]) -> list[float]:
