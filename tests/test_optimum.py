@@ -83,7 +83,7 @@ def objective(procedure, space, beta):  # type: ignore[no-untyped-def]
 def test_as_good_as_bfgs_on_finite_spaces(name: str) -> None:
     """Six responses, ties among them: the objective is at least that of six BFGS starts, and the standard one is below it."""
     losses = []
-    for seed in range(3):
+    for seed in range(2):
         rng = np.random.default_rng(seed)
         r = np.append(rng.normal(size=4), [0.0, 0.0])
         space = Responses(r, 0.9 * rng.dirichlet(np.ones(6)) + 0.1 / 6)

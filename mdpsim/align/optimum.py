@@ -24,7 +24,7 @@ import numpy as np
 
 from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at, kl_limit
 from mdpsim.align.procedures import BestOfN, Procedure, Temperature
-from mdpsim.align.spaces import QuantileScale, Responses, Space
+from mdpsim.align.spaces import QuantileScale, Space
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
 from mdpsim.rng import as_generator
 
@@ -119,20 +119,19 @@ def _starts(
     """Scores to begin with: see ``optimal_transform``."""
     space = problem.space
     yield first
-    nearby = [-space.C]
-    if isinstance(space, Responses):
-        on = np.flatnonzero(space.pi_ref > 0.0)
-        scale = problem.beta or 1.0
-        pulls = [np.where(np.arange(space.size) == y, 1.0, 0.0) for y in on[np.argsort(problem.missed[on], kind="stable")]]
-        nearby = [scale * np.log1p(9.0 / space.pi_ref[on].min()) * pull for pull in pulls]
-    for k in range(count - 1):
-        if k < len(nearby):
-            yield nearby[k]
-        elif isinstance(space, Responses):
-            yield rng.normal(size=space.size)
-        else:
-            waves = np.arange(1, 7)
+    if isinstance(space, QuantileScale):
+        if count > 1:
+            yield -space.C
+        waves = np.arange(1, 7)
+        for _ in range(count - 2):
             yield (rng.normal(size=6) / waves) @ np.cos(np.pi * waves[:, None] * space.C)
+        return
+    on = np.flatnonzero(space.pi_ref > 0.0)
+    pull = (problem.beta or 1.0) * np.log1p(9.0 / space.pi_ref[on].min())
+    for y in on[np.argsort(problem.missed[on], kind="stable")][: count - 1]:
+        yield np.where(np.arange(space.size) == y, pull, 0.0)
+    for _ in range(count - 1 - on.size):
+        yield rng.normal(size=space.size)
 
 
 def _refuse_degenerate(where: str, procedure: Procedure, space: Space) -> None:
