@@ -41,6 +41,7 @@ def laws(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 REF, PI = laws()
 SPACE = Responses(R, REF)
+MANY = Responses(np.arange(9000.0)), np.full(9000, 1 / 9000)
 ENUMERATED = {
     "best": (BestOfN(3), 3, enumeration.best(R)),
     "worst": (WorstOfN(4), 4, enumeration.best(-R)),
@@ -327,6 +328,8 @@ def test_saturated_tilts_reach_every_kl() -> None:
         (lambda: SoftBestOfN(0, 1.0), "SoftBestOfN: n must"),
         (lambda: SoftBestOfN(2, 0.0), "SoftBestOfN: tau must"),
         (lambda: NoisyBestOfN(2, -1.0), "NoisyBestOfN: sigma must"),
+        (lambda: NoisyBestOfN(2, 1e-3).law(*MANY), "NoisyBestOfN: sigma must be large enough"),
+        (lambda: SoftBestOfN(2, 1e-3).law(*MANY), "SoftBestOfN: tau must be large enough"),
         (lambda: Temperature(0.0), "Temperature: tau must"),
         (lambda: Rejection(1.0), r"Rejection: threshold must lie in \(0, 1\)"),
         (lambda: Rejection(0.5, 0), "Rejection: n must"),

@@ -28,6 +28,7 @@ from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
 
 STEP = 0.25  # of the trapezoidal rule in log x: its error is below e^{-39}
 NOISE_STEP = 0.4  # in units of sigma: its error is below e^{-120}
+MAX_ENTRIES = 10**7
 MAX_COUNTS = 200_000  # of the counts a vote can come out with
 
 
@@ -67,14 +68,22 @@ class SoftBestOfN:
         return _pick(space, pi, lambda y: space.calibrated(y) / self.tau + rng.gumbel(size=y.shape), (n, self.n), rng)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _exponentials(space: Space, tau: float) -> tuple[FloatArray, FloatArray]:
     """e^{-x a} and x a e^{-x a} [n, X] at x = e^z, z an even grid."""
     s = (space.C - space.C.max()) / tau  # a = e^s <= 1: only ratios count
     z = np.arange(-40.0, 4.0 - s.min() + STEP, STEP)
+    _check_size("SoftBestOfN", "tau", tau, space.size * z.size)
     xa = np.exp(np.minimum(z[None, :] + s[:, None], 700.0))
     E = np.exp(-xa)
     return frozen(E), frozen(xa * E)
+
+
+def _check_size(where: str, argument: str, value: float, entries: int) -> None:
+    """Responses times nodes of the trapezoidal rule: what is kept in memory, twice."""
+    if entries > MAX_ENTRIES:
+        wanted = f"be large enough for {MAX_ENTRIES} responses times nodes (else take BestOfN, its limit)"
+        fail(where, argument, wanted, f"{value:g}: {entries} of them")
 
 
 @dataclass(frozen=True)
@@ -109,12 +118,13 @@ class NoisyBestOfN:
         return _pick(space, pi, lambda y: space.calibrated(y) + self.sigma * rng.normal(size=y.shape), (n, self.n), rng)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _noise(space: Space, sigma: float) -> tuple[FloatArray, FloatArray]:
     """Phi((s - C) / sigma), and phi((s - C) / sigma) / sigma times the step, at an even grid of s: [n, S]."""
     from scipy.special import ndtr
 
     half = int(np.ceil((0.5 / sigma + 9.0) / NOISE_STEP))
+    _check_size("NoisyBestOfN", "sigma", sigma, space.size * (2 * half + 1))
     z = (0.5 - space.C[:, None]) / sigma + NOISE_STEP * np.arange(-half, half + 1)[None, :]
     return frozen(ndtr(z)), frozen(np.exp(-0.5 * z * z) * (NOISE_STEP / np.sqrt(2 * np.pi)))
 
