@@ -177,7 +177,7 @@ log_is_best_of_n = Claim(
             rule=Identity({"law_shifted": _TOL}),
         ),
         Twin(
-            "worst-too", r"Its worst-of-$N$ win rate is $k/(k+1)$ too.", r"above $0.01$ for $N > 1$",
+            "worst-too", r"Its worst-of-$N$ win rate is $k/(k+1)$ too.", r"above $0.005$ for $N > 1$",
             rule=Identity({"win_worst": _TOL}), grid={preset: product(n=(2, 4)) for preset in PRESETS},
         ),
     ),

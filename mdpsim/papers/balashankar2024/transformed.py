@@ -137,16 +137,16 @@ transformed_reward = Claim(
     twins=(
         Twin(
             "calibrated-reward", r"$R$ is the calibrated reward, as in standard RLHF.",
-            r"an objective lower by $0.001$ to $0.08$",
+            r"an objective lower by $0.005$ to $0.2$",
             rule=Identity({"rlhf": TOL_OBJECTIVE}),
         ),
         Twin(
-            "one-step", r"$R$ may be taken at $\pi_{\mathrm{ref}}$.", r"an objective lower by $0.001$ to $0.4$",
+            "one-step", r"$R$ may be taken at $\pi_{\mathrm{ref}}$.", r"an objective lower by $0.002$ to $0.5$",
             rule=Identity({"one_step": TOL_OBJECTIVE}),
         ),
         Twin(
             "factor-forgotten", r"$R$ goes without the factor $N$ (best- and worst-of-$N$), or without $-W$ (temperature).",
-            r"an objective lower by $0.001$ to $0.4$", rule=Identity({"factor": TOL_OBJECTIVE}),
+            r"an objective lower by $0.002$ to $0.5$", rule=Identity({"factor": TOL_OBJECTIVE}),
             grid={preset: product(procedure=PROCEDURES[:3], beta=(0.3,)) for preset in PRESETS},
         ),
     ),
@@ -200,9 +200,10 @@ def win_of_three(name: str, n: int, ref: Vector) -> Callable[[Vector], Vector]:
 def measure_suboptimal(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     """Win rates at a KL budget of the RLHF policy (Gibbs on C) and of the best policy, for best-of-4 on three responses.
 
-    The reference is (0.5, 0.4, 0.1) with each mass changed by up to 5%. ``best_less``: the best less 0.03. False columns:
-    ``rlhf_1``, ``best_1_less``: the same for the standard win rate (N = 1); ``best`` and ``rlhf_more``: for "within 0.03";
-    ``borrowed``, ``worst_less``: the best policy for best-of-4, and the best one less 0.03, judged by the worst of 4.
+    The reference is (0.5, 0.4, 0.1) with each mass changed by up to 5%; at KL = 0.5 the gap can fall to 0.0297 among these,
+    so the claim ends at 0.4, where it is at least 0.0365. ``best_less``: the best less 0.03. False columns: ``rlhf_1``,
+    ``best_1_less``: the same for the standard win rate (N = 1); ``best`` and ``rlhf_more``: for "within 0.03"; ``borrowed``,
+    ``worst_less``: the best policy for best-of-4, and the best one less 0.03, judged by the worst of 4.
     """
     ref = NAMED * rng.uniform(0.95, 1.05, 3)
     ref /= ref.sum()
@@ -219,16 +220,16 @@ def measure_suboptimal(point: Point, rng: np.random.Generator) -> Mapping[str, f
 rlhf_suboptimal = Claim(
     id="balashankar2024/rlhf-suboptimal",
     statement=(
-        r"Standard RLHF is suboptimal for inference-time win rates: for three responses with $\pi_{\mathrm{ref}}$ near "
+        r"Standard RLHF is suboptimal for inference-time win rates: for three responses with $\pi_{\mathrm{ref}}$ within 5% of "
         r"$(0.5, 0.4, 0.1)$ in increasing reward, the Gibbs policy on $C$ wins with best-of-4 at least $0.03$ less often "
         r"than the best "
-        r"policy of the same $\mathrm{KL} \in [0.1, 0.5]$."
+        r"policy of the same $\mathrm{KL} \in [0.1, 0.4]$."
     ),
     origin="derived",
     cites=(PAPER.at("suboptimality of standard RLHF"),),
     grid={
         preset: product(kl=kl)
-        for preset, kl in zip(PRESETS, ((0.3,), (0.1, 0.3, 0.5), *((0.1, 0.2, 0.3, 0.4, 0.5),) * 2), strict=True)
+        for preset, kl in zip(PRESETS, ((0.3,), (0.1, 0.3, 0.4), *((0.1, 0.15, 0.2, 0.3, 0.4),) * 2), strict=True)
     },
     measure=measure_suboptimal,
     rule=Inequality(of="rlhf", bound="best_less"),
@@ -238,12 +239,12 @@ rlhf_suboptimal = Claim(
             rule=Inequality(of="rlhf_1", bound="best_1_less"),
         ),
         Twin(
-            "nearly-optimal", r"The policy on $C$ is within $0.03$ of the best one.", r"the gap is $0.035$ to $0.048$",
+            "nearly-optimal", r"The policy on $C$ is within $0.03$ of the best one.", r"the gap is $0.036$ to $0.057$",
             rule=Inequality(of="best", bound="rlhf_more"),
         ),
         Twin(
             "one-policy-for-all", r"The best policy for best-of-4 is within $0.03$ of the best one for worst-of-4.",
-            r"it is more than $0.1$ below", rule=Inequality(of="worst", bound="borrowed_more"),
+            r"it is $0.06$ to $0.2$ below", rule=Inequality(of="worst", bound="borrowed_more"),
         ),
     ),
     seeds={"smoke": 5, "quick": 20, "paper": 200, "full": 2000},

@@ -192,7 +192,7 @@ exponential_tilt = Claim(
     rule=Inequality(of="regret", bound=0.0075),
     twins=(
         Twin(
-            "wrong-sign", r"The same with the sign of $t$ changed.", r"a regret of $0.03$ to $0.4$",
+            "wrong-sign", r"The same with the sign of $t$ changed.", r"a regret of $0.04$ to $0.26$",
             rule=Inequality(of="regret_wrong", bound=0.0075),
         ),
         Twin(
@@ -246,11 +246,11 @@ jailbreak_tilt = Claim(
     rule=Inequality(of="regret", bound=0.0037),
     twins=(
         Twin(
-            "tilt-for-best-of", r"So does $e^{10u}$, which is near-optimal for best-of-4.", r"a regret of $0.2$ to $0.3$",
+            "tilt-for-best-of", r"So does $e^{10u}$, which is near-optimal for best-of-4.", r"a regret of $0.17$ to $0.27$",
             rule=Inequality(of="regret_best_of", bound=0.0037),
         ),
         Twin(
-            "identity", r"So does the identity.", r"a regret of $0.018$ to $0.075$",
+            "identity", r"So does the identity.", r"a regret of $0.018$ to $0.074$",
             rule=Inequality(of="regret_identity", bound=0.0037),
         ),
     ),
