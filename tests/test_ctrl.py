@@ -48,6 +48,8 @@ def test_the_average_kl_is_met_with_one_beta(kl: float) -> None:
         again = align_prompts(scores, p, beta=found.beta)
         assert again.pi == pytest.approx(found.pi, abs=1e-12)
     assert found.kl.std() > 0.01 * kl
+    for K in (None, 4):
+        assert CTRL(K=K, kl=kl).run(r, p, 0).kl.mean() == pytest.approx(kl, rel=1e-9)
     assert align_prompts(r, p, kl=0.0).pi == pytest.approx(p, abs=1e-15)
 
 
