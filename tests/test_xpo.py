@@ -113,6 +113,15 @@ def test_a_run_depends_on_its_seed_alone(comparator):
     assert np.array_equal(first.pairs, whole.pairs[:, :30]), "the first 30 of 60 rounds are those of 30"
 
 
+def test_the_words_of_a_seed():
+    """Two 64-bit words of its SHA-256: other seeds, other streams."""
+    import hashlib
+
+    hashed = hashlib.sha256((2**100 + 1).to_bytes(16, "little")).digest()
+    assert words(2**100 + 1) == tuple(int.from_bytes(hashed[i : i + 8], "little") for i in (0, 8))
+    assert len({w for seed in range(1000) for w in words(seed)}) == 2000
+
+
 @pytest.mark.parametrize("comparator", ["reference", "history"])
 def test_alpha_zero_is_dpo_bit_for_bit(comparator):
     for seed in range(5):
@@ -308,6 +317,9 @@ BAD = {
     "batch": (lambda: IterativeDPO(beta=1.0, batch=0), "batch must be an integer >= 1"),
     "dpo comparator": (lambda: ComparatorDPO(beta=1.0, comparator="policy"), "comparator must be one of"),
     "rounds": (lambda: OnlineDPO(beta=1.0).run(MDP, POLICIES, 0, 0), "rounds must be an integer >= 1"),
+    "too much to keep": (lambda: OnlineDPO(beta=1.0).run(MDP, POLICIES, 2**26 + 1, 0, keep=True), "rounds must keep pairs"),
+    "too long a history": (lambda: XPO(alpha=0.0, beta=1.0, comparator="history").run(MDP, POLICIES, 2**26 + 1, 0),
+                           "rounds must keep pairs, or a history"),
     "no seeds": (lambda: OnlineDPO(beta=1.0).run(MDP, POLICIES, 3, []), "seeds must be a seed or a sequence of seeds"),
     "seed": (lambda: OnlineDPO(beta=1.0).run(MDP, POLICIES, 3, [0, -1]), "seeds must be an integer >= 0"),
     "mdp": (lambda: OnlineDPO(beta=1.0).run(np.ones((2, 3)), POLICIES, 3, 0), "mdp must be a TokenMDP"),
