@@ -130,6 +130,13 @@ ELSEWHERE = {
     "from_gymnasium", "to_gymnasium",  # test_gymnasium.py
     "CloningFit", "FiniteFit",
     "fit_reward", "RewardFit", "RLHF", "RLHFRun",  # test_reward.py, test_rlhf.py
+    "calibrate", "calibrate_by_anchors", "calibrate_by_interpolation", "calibration_mse",  # test_calibration.py
+    "calibration_variance", "ks_distance", "sample_anchors",  # test_calibration.py
+    "CTRL", "align_prompts", "prompt_win_rates",  # test_ctrl.py
+    "inference_loss_rate", "inference_win_rate", "sample_win_rate", "BestOfN", "Custom", "Distortion",  # test_inference.py
+    "Rejection", "Temperature", "WorstOfN", "MajorityVote", "NoisyBestOfN", "ProxyBestOfN", "SoftBestOfN",  # test_inference.py
+    "QuantileScale", "Responses", "tradeoff", "tuned_exponential", "Exponential",  # test_inference.py
+    "optimal_transform",  # test_optimum.py
     "FiniteClass", "RewardBox", "XPO", "theorem_alpha", "Exploration", "PreferenceModel",  # test_xpo.py
     "ComparatorDPO", "IterativeDPO", "OfflineDPO", "OnlineDPO", "Pairs",  # test_dpo.py
     "dpo_gradient", "dpo_losses", "fit_dpo", "pairs_of",  # test_dpo.py

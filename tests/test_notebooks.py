@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import optimize
 
 from mdpsim.mdp import families
 from reference import linear_program
@@ -23,7 +24,7 @@ nbclient = pytest.importorskip("nbclient", reason="needs nbclient (extra [test] 
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim", "03_distribution_collapse", "04_demonstrations",
-         "05_exploration")
+         "05_exploration", "06_inference_aware")
 # nbclient's own event loop and sockets, closed when the interpreter ends
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),
@@ -170,3 +171,27 @@ def test_exploring_is_what_theory_says(executed):
     assert found["paid"] == pytest.approx([found["price"] * a for a in (0.05, 0.1, 0.2)], rel=0.1)
     assert 0.01 < found["loss"] < 0.03
     assert found["identical"] == "True"
+
+
+def test_inference_aware_alignment(executed):
+    """Closed forms, the simulation, and orders that theory states."""
+    found = key_numbers(executed["06_inference_aware"])
+    assert found["variance"] == pytest.approx(found["stated_variance"], rel=1e-12)
+    assert found["identity"] == pytest.approx(1 / (1 - np.exp(-5)) - 0.2, abs=1e-12)
+    assert found["log"] == pytest.approx([5 / 6] * 3, abs=1e-12)  # k = 1 + 1/0.25
+    assert abs(found["simulated"] - found["exact"]) < 4.5 * found["se"]
+    assert found["exact"] < found["best"] < found["exact"] + 0.0075
+    assert found["least_regret"] >= 0.0
+    assert found["tuned_regret"] < 0.002
+    assert abs(found["gap_one"]) < 1e-6  # standard RLHF is optimal for one draw
+    assert min(found["gap_best"], found["gap_worst"]) > 0.03
+    assert min(found["gap_median"] + found["gap_sharp"]) > 0.001
+    for arm in ("N = 1", "best of 4", "worst of 4"):
+        assert found[f"{arm}, CTRL"] > found[f"{arm}, K = 64"] > found[f"{arm}, raw"] + 0.05
+    assert found["N = 1, CTRL"] == pytest.approx(found["N = 1, identity"], abs=1e-12)
+    # 200 equal responses a prompt at average KL 0.5: near the continuous identity, whose beta solves the closed form of its KL
+    def mean(b):
+        return 1 / -np.expm1(-1 / b) - b
+
+    beta = optimize.brentq(lambda b: (mean(b) - 1) / b - np.log(-b * np.expm1(-1 / b)) - 0.5, 0.05, 5.0)
+    assert found["N = 1, CTRL"] == pytest.approx(mean(beta), abs=1e-3)
