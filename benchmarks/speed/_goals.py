@@ -57,6 +57,7 @@ GOALS = (
     Goal("discounted soft, times quantecon's hard VI", "discounted", "sparse", "mdpsim soft", "quantecon hard", 5.0),
     Goal("  times mdpsolver's hard VI", "discounted", "sparse", "mdpsim soft", "mdpsolver hard", 0.5),
     Goal("linear MDP, of the limit of phi and mu", "linear", "linear: H=10", SOFT, LIMIT, 0.80),
+    Goal("UCBVI-Ent+, a planning, times numpy", "exploration", "one planning", "mdpsim", PLAIN, 10.0),
     Goal("XPO, 1000 policies, 10000 rounds, times numpy", "preference", "one run", "mdpsim", PLAIN, 5.0),
     Goal("sampling, small, times numpy", "sampling", "small", "mdpsim sample", PLAIN, 3.0),
     Goal("  large, many visits, times numpy", "sampling", "large, stationary, many", "mdpsim sample", PLAIN, 8.0),
