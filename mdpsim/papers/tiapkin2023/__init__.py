@@ -6,9 +6,11 @@ Cloning is add-one: pi_BC(a|s) = (N_h(s,a) + 1) / (N_h(s) + A). d_h(s) is the ex
 
 Demonstrations enter through their visit counts only, which are drawn forward, N_h(s,.) ~ Mult(N_h(s), pi_E) and
 N_{h+1} = sum of Mult(N_h(s,a), P): exact in joint law. Each trial has its own random MDP and expert; points that differ in N
-alone share them. Each file holds claims that share a derivation. What demonstrations give: ``cloning``, ``constant``, ``exact_mean``, ``scaling``,
-``linear``, ``finite_class``, ``minimax`` (how near the clone is), ``value_gap``, ``value_limits`` (what its errors cost),
-``reduction`` (regularised RL towards the clone). Exploring: ``curvature`` (why regularised RL is fast), ``validity`` and
+alone share them.
+
+Each file holds claims that share a derivation. What demonstrations give: ``cloning``, ``constant``, ``exact_mean``,
+``scaling``, ``linear``, ``finite_class``, ``minimax`` (how near the clone is), ``value_gap``, ``value_limits`` (what its errors
+cost), ``reduction`` (regularised RL towards the clone). Exploring: ``curvature`` (why regularised RL is fast), ``validity`` and
 ``identification`` (UCBVI-Ent+ and its baseline), ``demonstrations``; in linear MDPs ``linear_identification`` and
-``demonstrations_linear``. Preferences: ``rlhf`` and ``rlhf_coverage``. Names of the file's formulas, (1) to (42), run through.
+``demonstrations_linear``. Preferences: ``rlhf`` and ``rlhf_coverage``. Numbers of formulas run through the files.
 """
