@@ -11,7 +11,7 @@ import pytest
 
 from mdpsim import evaluate
 from mdpsim.align import rounds as rounds_module
-from mdpsim.align.classes import FiniteClass, RewardBox, gaps, kl_rows, soft_values
+from mdpsim.align.classes import FiniteClass, RewardBox, gaps, kl_rows, tilt_rows
 from mdpsim.align.dpo import ComparatorDPO, IterativeDPO, OfflineDPO, OnlineDPO
 from mdpsim.align.rounds import Exploration, PreferenceModel
 from mdpsim.align.xpo import XPO, theorem_alpha
@@ -226,13 +226,13 @@ def test_gaps_are_those_of_evaluation():
 
 
 @pytest.mark.parametrize("beta", [1e-8, 1e-3, 0.3, 1.0, 1e3, 1e8])
-def test_values_and_gaps_against_50_digits(beta):
+def test_values_and_gaps_against_many_digits(beta):
     rng = np.random.default_rng(3)
     rho, r = rng.random((3, 1, 4)), rng.random((1, 4))
     log_ref = np.array([[math.log(1e-300), -50.0, math.log(0.3), 0.0]])
     log_ref[0, 3] = math.log1p(-0.3 - math.exp(-50.0))
     policies = FiniteClass.from_rewards(rho, log_ref)
-    with mpmath.workdps(60):
+    with mpmath.workdps(200):
         ref = [mpmath.exp(mpmath.mpf(x)) for x in log_ref[0]]
 
         def value(row):
@@ -241,12 +241,37 @@ def test_values_and_gaps_against_50_digits(beta):
         V = [value(row[0]) for row in rho]
         best, V_star = r[0], value(r[0])
         for k, row in enumerate(rho):
-            assert abs(float(soft_values(row, log_ref, beta)[0] - V[k])) <= 8 * EPS * (1.0 + beta * abs(float(log_ref[0, 3])))
+            assert abs(float(tilt_rows(row, log_ref, beta)[1][0] - V[k])) <= 8 * EPS * (1.0 + beta * abs(float(log_ref[0, 3])))
             pi = [p * mpmath.exp((x - V[k]) / beta) for p, x in zip(ref, row[0], strict=True)]
             exact = mpmath.fsum(p * ((x - V[k]) - (y - V_star)) for p, x, y in zip(pi, row[0], best, strict=True))
-            # V is off by eps max(1, 50 beta ..) and log pi by that over beta
             found = float(policies.gaps(bandit(r[0]), beta)[k])
-            assert found == pytest.approx(float(exact), rel=1e-6 if beta <= 10 else 1e-3, abs=1e-15)
+            assert found == pytest.approx(float(exact), rel=1e-12 if beta <= 10 else 1e-7, abs=1e-300)
+            law = policies.log_pi(beta)[k, 0]
+            assert abs(np.exp(law).sum() - 1.0) <= 8 * EPS
+            for found_log, p in zip(law, pi, strict=True):
+                assert abs(float(found_log - mpmath.log(p))) <= 8 * EPS * (1.0 + abs(float(mpmath.log(p))))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("beta", [1e-8, 1e-3, 1e4, 1e8])
+@pytest.mark.parametrize("ref", [[0.25] * 4, [1e-300, 1e-20, 0.5, 0.5], [0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.0, 1.0]])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_runs_at_the_extremes(beta, ref, scale):
+    """Finite gaps, masses that are probabilities, a class that holds the optimum; no warning on the way."""
+    rho = scale * np.concatenate([np.random.default_rng(0).random((10, 1, 4)), np.zeros((1, 1, 4))])
+    with np.errstate(divide="ignore"):
+        policies = FiniteClass.from_rewards(rho, np.log([ref]))
+    mdp = bandit(rho[3, 0])
+    for learner in (
+        XPO(alpha=0.1 * beta, beta=beta), OfflineDPO(beta=beta),
+        XPO(alpha=0.1 * beta, beta=beta, comparator="history", loss="ipo"),
+    ):
+        found = learner.run(mdp, policies, 50, range(3))
+        for name in ("gap", "average", "best", "mass"):
+            assert np.isfinite(getattr(found, name)).all(), name
+        assert found.gap.min() >= 0.0
+        assert found.mass.max() <= 1.0 + 8 * EPS
+        assert found.distance == 0.0
 
 
 def test_misspecified_classes_are_reported_with_their_distance():

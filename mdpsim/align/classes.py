@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import ROW_TOLERANCE, FloatArray, as_count, as_floats, as_real, fail, frozen
+from mdpsim.arrays import ROW_SLACK, ROW_TOLERANCE, FloatArray, as_count, as_floats, as_real, fail, frozen
 from mdpsim.mdp.token import TokenMDP
 
 MAX_POLICIES = 2**20
@@ -88,13 +88,13 @@ class FiniteClass:
         if logs.ndim != 3 or logs.shape[0] == 0 or logs.shape[1:] != ref.shape:
             fail("from_policies", "log_pi", f"have shape [n, X, Y] = (n, {ref.shape[0]}, {ref.shape[1]})", logs.shape)
         _guard_size("from_policies", "log_pi", logs)
-        _guard_laws("from_policies", "log_pi", logs)
+        logs = _as_laws("from_policies", "log_pi", logs)
         odd = (logs > -np.inf) != (ref > -np.inf)
         if odd.any():
             k, x, y = (int(i) for i in np.argwhere(odd)[0])
             got = f"{np.exp(logs[k, x, y]):.6g} and {np.exp(ref[x, y]):.6g} at {(k, x, y)}"
             fail("from_policies", "log_pi", "write exactly the responses that pi_ref writes", got)
-        return cls._made(ref, frozen(logs), False)
+        return cls._made(ref, logs, False)
 
     @property
     def n(self) -> int:
@@ -115,7 +115,7 @@ class FiniteClass:
         """(rho [n, X, Y], V [n, X]) with beta log pi / pi_ref = rho - V; rho is 0 where pi_ref never writes."""
         weight = as_temperature("implicit", beta)
         if self.of_rewards:
-            return self.values, soft_values(self.values, self.log_ref, weight)
+            return self.values, tilt_rows(self.values, self.log_ref, weight)[1]
         written = self.log_ref > -np.inf
         ref = np.where(written, self.log_ref, 0.0)
         rho = weight * (np.where(written, self.values, 0.0) - ref)
@@ -125,8 +125,7 @@ class FiniteClass:
         """[n, X, Y] log-probabilities."""
         if not self.of_rewards:
             return self.values
-        rho, V = self.implicit(beta)
-        return frozen(self.log_ref + (rho - V[..., None]) / beta)
+        return tilt_rows(self.values, self.log_ref, as_temperature("log_pi", beta))[0]
 
     def gaps(self, mdp: TokenMDP, beta: float) -> FloatArray:
         """[n] J(pi*) - J(pi) = beta E_x KL(pi || pi*), exact to a relative error of about eps (1 + |log pi|)."""
@@ -183,8 +182,7 @@ def as_log_ref(function: str, log_ref: ArrayLike) -> FloatArray:
     empty = np.isneginf(logs).all(axis=1)
     if empty.any():
         fail(function, "log_ref", "give every context a response", f"none in context {int(empty.argmax())}")
-    _guard_laws(function, "log_ref", logs)
-    return frozen(logs)
+    return _as_laws(function, "log_ref", logs)
 
 
 def as_temperature(function: str, beta: object) -> float:
@@ -192,15 +190,17 @@ def as_temperature(function: str, beta: object) -> float:
     return as_real(function, "beta", beta, 1e-8, 1e8)
 
 
-def _guard_laws(function: str, argument: str, logs: FloatArray) -> None:
-    """Log-probabilities whose last axis sums to one within 1e-9."""
+def _as_laws(function: str, argument: str, logs: FloatArray) -> FloatArray:
+    """Guard log-probabilities whose last axis sums to one within 1e-9; returns them renormalised, read-only."""
     if np.isnan(logs).any() or (logs == np.inf).any():
         fail(function, argument, "hold logarithms of probabilities", "NaN or inf")
-    off = np.abs(np.exp(logs).sum(axis=-1) - 1.0)
+    total = np.exp(logs).sum(axis=-1, keepdims=True)
+    off = np.abs(total[..., 0] - 1.0)
     if off.max() > ROW_TOLERANCE:
-        where = np.unravel_index(int(off.argmax()), off.shape)
-        got = f"{np.exp(logs[where]).sum():.12g} in row {tuple(int(i) for i in where)}"
-        fail(function, f"exp({argument})", f"have rows that sum to one within {ROW_TOLERANCE:g}", got)
+        where = tuple(int(i) for i in np.unravel_index(int(off.argmax()), off.shape))
+        wanted = f"have rows that sum to one within {ROW_TOLERANCE:g}"
+        fail(function, f"exp({argument})", wanted, f"{total[where][0]:.12g} in row {where}")
+    return frozen(np.where(off[..., None] > ROW_SLACK, logs - np.log(total), logs))
 
 
 def _guard_size(function: str, argument: str, values: FloatArray) -> None:
@@ -208,21 +208,24 @@ def _guard_size(function: str, argument: str, values: FloatArray) -> None:
         fail(function, argument, f"hold at most {MAX_POLICIES} policies and {MAX_ENTRIES} entries", values.shape)
 
 
-def soft_values(rho: FloatArray, log_ref: FloatArray, beta: float) -> FloatArray:
-    """V [..., X] = beta log E_ref e^{rho / beta}, the maximum of rho / beta + log pi_ref taken out.
+def tilt_rows(rho: FloatArray, log_ref: FloatArray, beta: float) -> tuple[FloatArray, FloatArray]:
+    """(log pi [..., X, Y], V [..., X]): log pi = log pi_ref + (rho - V) / beta, V = beta log E_ref e^{rho / beta}.
 
-    Near a flat rho the digits are in the sum of pi_ref expm1(rho / beta), which is used where |rho / beta| < 1/2.
+    Everything is taken relative to the likeliest response, with x = (rho - its rho) / beta: rows of pi sum to one within a few
+    eps whatever beta is, and V has the error of its largest term. Where all |x| < 1/2 the digits are in E_ref expm1(x).
     """
     there = log_ref > -np.inf
-    scaled = np.where(there, rho, 0.0) / beta
-    anchor = scaled.max(axis=-1, where=there, initial=-np.inf, keepdims=True)
-    below = np.where(there, scaled - anchor, 0.0)
-    flat = below.min(axis=-1) > -0.5
-    near = (np.exp(log_ref) * np.expm1(np.maximum(below, -0.5))).sum(axis=-1)
-    exponents = scaled + log_ref
+    values = np.where(there, rho, 0.0)
+    best = (values / beta + log_ref).argmax(axis=-1, keepdims=True)
+    anchor = np.take_along_axis(values, best, axis=-1)
+    x = np.where(there, (values - anchor) / beta, 0.0)
+    flat = np.abs(x).max(axis=-1, keepdims=True) < 0.5
+    near = (np.exp(log_ref) * np.expm1(np.where(flat, x, 0.0))).sum(axis=-1, keepdims=True)
+    exponents = x + log_ref
     top = exponents.max(axis=-1, keepdims=True)
-    far = top[..., 0] + np.log(np.exp(exponents - top).sum(axis=-1))
-    return frozen(beta * np.where(flat, anchor[..., 0] + np.log1p(near), far))
+    far = top + np.log(np.exp(exponents - top).sum(axis=-1, keepdims=True))
+    total = np.where(flat, np.log1p(near), far)
+    return frozen(log_ref + (x - total)), frozen((anchor + beta * total)[..., 0])
 
 
 def kl_rows(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
@@ -243,6 +246,5 @@ def kl_rows(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
 
 def gaps(mdp: TokenMDP, log_pi: FloatArray, log_ref: FloatArray, beta: float) -> FloatArray:
     """[n] J(pi*) - J(pi) = beta E_x KL(pi || pi*) of policies log_pi [n, X, Y]."""
-    V = soft_values(mdp.r, log_ref, beta)
-    best = log_ref + (np.where(log_ref > -np.inf, mdp.r, 0.0) - V[:, None]) / beta
+    best, _ = tilt_rows(mdp.r, log_ref, beta)
     return frozen(beta * (kl_rows(log_pi, best[None]) * mdp.mu0).sum(axis=-1))
