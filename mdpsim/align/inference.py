@@ -199,7 +199,9 @@ def _space(where: str, space: Space) -> None:
 
 
 def checked_law(where: str, procedure: Procedure, space: Space, pi: FloatArray) -> FloatArray:
-    """T(pi), refused where it is no law."""
+    """T(pi), refused where it is no law, or jumps inside a panel of the quadrature."""
+    if isinstance(space, QuantileScale) and not all(map(space.ends_at, procedure.breaks)):
+        fail(where, "space", f"have panels that end where the procedure jumps: QuantileScale({procedure.breaks})", space.breaks)
     law = np.asarray(procedure.law(space, pi), dtype=float)
     total = float(law.sum()) if law.shape == pi.shape else np.nan
     if not abs(total - 1.0) <= 1e-6 or law.min() < -1e-9:
@@ -254,6 +256,7 @@ def sample_win_rate(
     count, generator = as_count(where, "n", n, low=2), as_generator(where, rng)
     mine = as_simplex(where, "pi", pi, "n", (space.size,))
     other = space.pi_ref if rival is None else as_simplex(where, "rival", rival, "n", (space.size,))
+    checked_law(where, procedure, space, mine)
     one = space.rewards(procedure.simulate(space, mine, count, generator))
     two = space.rewards(procedure.simulate(space, other, count, generator))
     wins = (one > two) + 0.5 * (one == two)
