@@ -41,6 +41,7 @@ def laws(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 REF, PI = laws()
 SPACE = Responses(R, REF)
+PLAIN = quantile_scale().pi_ref, quantile_scale()
 MANY = Responses(np.arange(9000.0)), np.full(9000, 1 / 9000)
 ENUMERATED = {
     "best": (BestOfN(3), 3, enumeration.best(R)),
@@ -351,6 +352,9 @@ def test_saturated_tilts_reach_every_kl() -> None:
         (lambda: Responses([0.0, np.inf]), "Responses: r must be finite"),
         (lambda: Responses([0.0, 1.0], [0.5, 0.6]), "Responses: pi_ref must have rows that sum to one"),
         (lambda: QuantileScale(breaks=(1.0,)), r"QuantileScale: breaks must lie in \(0, 1\)"),
+        (lambda: QuantileScale(breaks=[0.5]), "QuantileScale: breaks must be a tuple"),
+        (lambda: inference_win_rate(Rejection(0.4), *PLAIN), "panels that end where the procedure jumps"),
+        (lambda: sample_win_rate(MajorityVote(3, [0.3]), *PLAIN, 10, 0), "panels that end where the procedure jumps"),
         (lambda: align(SPACE, IDENTITY), "align: beta or kl must be given, exactly one"),
         (lambda: align(SPACE, IDENTITY, beta=0.0), "align: beta must be positive"),
         (lambda: align(SPACE, IDENTITY, beta=-1.0), "align: beta must be a number"),

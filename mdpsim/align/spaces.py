@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.align.calibration import Ranks, ordered, ranks
-from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, as_simplex, fail, frozen
 
 ORDER = 16  # Gauss-Legendre nodes in a panel
 EDGE = 4  # end panels start at 2^-EDGE
@@ -175,8 +175,10 @@ class QuantileScale:
     def __post_init__(self) -> None:
         as_count("QuantileScale", "depth", self.depth, low=8, high=1000)
         as_count("QuantileScale", "pieces", self.pieces, high=64)
+        if not isinstance(self.breaks, tuple):
+            fail("QuantileScale", "breaks", "be a tuple", repr(self.breaks))
         for b in self.breaks:
-            if not 0.0 < b < 1.0:
+            if not 0.0 < as_real("QuantileScale", "breaks", b, -1e300, 1e300) < 1.0:
                 fail("QuantileScale", "breaks", "lie in (0, 1)", b)
         x, w, _, _ = _rule(ORDER)
         spans, kinds = _edges(self.depth, tuple(self.breaks), self.pieces)
@@ -209,6 +211,10 @@ class QuantileScale:
     def D(self) -> FloatArray:
         """1 - u."""
         return self.v
+
+    def ends_at(self, b: float) -> bool:
+        """Whether a panel ends at b: a jump there costs no accuracy."""
+        return b in self.breaks or float(16.0 * b).is_integer()
 
     def halved(self) -> QuantileScale:
         """The same with every panel cut in two."""
