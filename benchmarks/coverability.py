@@ -23,6 +23,7 @@ from _claims import judged, options, table, write
 from mdpsim import Point, get_claim
 from mdpsim.align.cccp import fit_softmax
 from mdpsim.align.coverage import box_coverability, coverability, extrapolation_bound, greedy_extrapolation
+from mdpsim.align.softmax_class import LinearBox
 from mdpsim.papers.xie2024.coverability import random_class
 from mdpsim.papers.xie2024.softmax_class import random_fit
 from mdpsim.plots.style import BOUND, DOUBLE, MEASURED, NOTE, OTHERS, legend, new_figure, style
@@ -119,7 +120,7 @@ def starts(seed: int, instances: int = 60):  # type: ignore[no-untyped-def]
                     problem = random_fit(Point(family=family, beta=float(beta)), generator(key("starts", seed, family, i)))
                     model, data, alpha = problem
                     fit = fit_softmax(model, **data, alpha=alpha)
-                    centre = np.full((1, model.size), 0.0 if family == "linear" else 0.5 * model.r_max)
+                    centre = np.full((1, model.size), 0.0 if isinstance(model, LinearBox) else 0.5 * model.r_max)
                     lost.append(fit_softmax(model, **data, alpha=alpha, starts=centre, basins=0).value > fit.value + 1e-4)
                     wide.append((fit.value - fit.lower) / (len(data["prompts"]) * alpha * np.log(model.Y)))
                 missed.append(np.mean(lost))

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mdpsim.arrays import FloatArray
 from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Identity
 from mdpsim.mdp.families import bandit
@@ -56,14 +57,16 @@ def measure_decomposition(point: Point, rng: np.random.Generator) -> Mapping[str
     h = paths.total(beta * np.log(policy / ref)) - paths.total(mdp.r)
     own, law, base = (paths.law(p) for p in (policy, other, ref))
     anything = rng.dirichlet(np.ones(len(h)))
+
+    def error(sign: float, under: FloatArray, last: FloatArray) -> float:
+        """|left side - (sign E_under[beta log pi / pi*] + E_pi h - E_last h)|."""
+        return abs(float(lost - (sign * (under @ first) + own @ h - last @ h)))
+
     return {
-        "gap": abs(lost - (law @ first + own @ h - law @ h)),
-        "reference": abs(lost - (base @ first + own @ h - base @ h)),
+        "gap": error(1.0, law, law), "reference": error(1.0, base, base),
         "divergence": abs(lost - beta * trajectory_kl(mdp, policy, best)),
         "tolerance": rounding(mdp, ref, beta),
-        "flipped": abs(lost - (-(base @ first) + own @ h - base @ h)),
-        "mismatch": abs(lost - (law @ first + own @ h - base @ h)),
-        "any_law": abs(lost - (anything @ first + own @ h - anything @ h)),
+        "flipped": error(-1.0, base, base), "mismatch": error(1.0, law, base), "any_law": error(1.0, anything, anything),
     }
 
 

@@ -73,12 +73,12 @@ def measure_local(point: Point, rng: np.random.Generator) -> Mapping[str, float]
         gaps.append(lost - beta * trajectory_kl(mdp, other, best))
     return {
         "local": _largest(ratio - advantage),
-        "bellman": _largest(beta * special.logsumexp(own.Q / beta, b=ref, axis=-1) - own.V[:-1]),
+        "bellman": _largest(beta * np.asarray(special.logsumexp(own.Q / beta, b=ref, axis=-1)) - own.V[:-1]),
         "optimal": _largest(np.array(gaps)),
         "tolerance": rounding(mdp, ref, beta),
         "hard": _largest(ratio - (hard.Q - hard.V[:-1, :, None])),
         "no_reference": _largest(beta * np.log(best) - advantage),
-        "myopic": _largest(ratio - (r - beta * special.logsumexp(r / beta, b=ref, axis=-1)[..., None])),
+        "myopic": _largest(ratio - (r - beta * np.asarray(special.logsumexp(r / beta, b=ref, axis=-1))[..., None])),
     }
 
 

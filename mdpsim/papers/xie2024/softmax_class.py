@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
 from mdpsim.align.cccp import fit_softmax
 from mdpsim.align.softmax_class import LinearBox, ResponseBox, SoftmaxClass, TokenBox
-from mdpsim.arrays import FloatArray, IntArray
+from mdpsim.arrays import FloatArray
 from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Inequality
 from mdpsim.mdp.token_families import token_tree
@@ -35,10 +35,10 @@ STEPS = {"responses": 101, "prompts": 61, "linear": 81}  # points a side of the 
 
 
 class Problem(NamedTuple):
-    """A softmax class and data for it: n pairs and comparators, each with a prompt; alpha; all theta of a grid [G, size]."""
+    """A softmax class, the data for it (winners, losers, comparators, prompts: [n] integers), and alpha."""
 
     model: SoftmaxClass
-    data: dict[str, IntArray]
+    data: dict[str, Any]
     alpha: float
 
 
@@ -93,7 +93,7 @@ def objective(problem: Problem, rho: FloatArray) -> FloatArray:
 def brute_force(problem: Problem, family: str) -> float:
     """The least F over a grid of the parameters: all of them but the gauge, for tokens in five steps each."""
     model = problem.model
-    if family == "linear":
+    if isinstance(model, LinearBox):
         side = np.linspace(-R_MAX, R_MAX, STEPS[family])
         theta = np.stack(np.meshgrid(side, side, indexing="ij"), axis=-1).reshape(-1, 2)
         return float(objective(problem, np.einsum("xyd,gd->gxy", model.features, theta)).min())
@@ -126,7 +126,7 @@ def measure_fit(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     problem = random_fit(point, rng)
     model, data, alpha = problem
     fit = fit_softmax(model, **data, alpha=alpha)
-    centre = np.full((1, model.size), 0.0 if point["family"] == "linear" else 0.5 * model.r_max)
+    centre = np.full((1, model.size), 0.0 if isinstance(model, LinearBox) else 0.5 * model.r_max)
     single = fit_softmax(model, **data, alpha=alpha, starts=centre, basins=0)
     likely = fit_softmax(model, **data)
     n = len(data["prompts"])

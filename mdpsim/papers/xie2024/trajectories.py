@@ -52,7 +52,7 @@ def list_paths(mdp: MDP) -> Paths:
         parent, child = np.nonzero(rows)
         states, actions = np.column_stack([states[parent], child]), actions[parent]
         logs = logs[parent] + np.log(rows[parent, child])
-    return Paths(states, actions, logs)
+    return Paths(states, actions, np.asarray(logs, dtype=np.float64))
 
 
 DETERMINISTIC = ("deterministic", "tokens", "clones")  # V_{h+1} is the same at every successor
