@@ -97,6 +97,19 @@ def test_all_zero_rewards_are_no_linear_limit():
     assert abs(trace.pi - UNIFORM).max() > 0.01
 
 
+def test_exploration_deviates_at_the_last_stage_too():
+    """A bandit whose reference hardly plays one arm, rewards unknown: half of the episodes deviate, at the only stage."""
+    learner = UCBVIEnt(beta=1e8, eps=1e-12, reward="unknown", budget=200)
+    trace = learner.run(families.bandit([0.5, 0.5]), np.array([[[0.999, 0.001]]]), 0)
+    assert trace.visits.min() > 40
+
+
+def test_sparse_plannings_leave_no_repeated_rows():
+    trace = UCBVI(eps=1e-12, replan=1e3, budget=5000).run(families.random_mdp(S=S, A=A, H=H, rng=0), UNIFORM, 0)
+    assert (np.diff(trace.episodes) > 0).all()
+    assert trace.episodes[-1] == 5000
+
+
 EXTREMES = [{"budget": 1}, {"replan": 0.0}, {"bonus_scale": 0.0}, {"bonus_scale": 1e6}, {"eps": 1e-12}, {"delta": 1e-12},
             {"stop": "width", "replan": 1e3}]
 

@@ -116,11 +116,70 @@ def test_what_no_pair_shows_stays_in_the_middle():
     assert np.isfinite(fit.cov).all()
 
 
+@pytest.mark.parametrize("half", [1e3, 1e6])
+def test_wide_boxes_and_far_starts_converge(half):
+    """The step that is the last is measured by what it changes, not by the width of the box."""
+    prefs = sample_preferences(families.random_mdp(S=S, A=A, H=H, rng=4), UNIFORM, UNIFORM, 500, 1)
+    wide = fit_reward(prefs, low=-half, high=half)
+    assert wide.status == "converged"
+    near = fit_reward(prefs, low=-100.0, high=100.0)  # the likelihood has its maximum well inside both
+    assert near.at_bound == wide.at_bound == 0
+    assert wide.log_likelihood == pytest.approx(near.log_likelihood, abs=1e-6)
+    for start in (np.full((H, S, A), 1e300), np.full((H, S, A), -1e300)):  # clipped to the box
+        np.testing.assert_allclose(fit_reward(prefs, start=start).theta, fit_reward(prefs).theta, atol=1e-6)
+
+
+def test_a_start_from_which_newtons_step_overshoots_converges():
+    """Two arms, far apart on the wrong side: the curvature there is nearly none."""
+    mdp, ref = families.bandit([0.7, 0.2]), np.full((1, 1, 2), 0.5)
+    prefs = sample_preferences(mdp, ref, ref, 300, 0)
+    far = fit_reward(prefs, low=-50.0, high=50.0, start=np.array([[[50.0, -50.0]]]))
+    np.testing.assert_allclose(far.theta, fit_reward(prefs, low=-50.0, high=50.0).theta, atol=1e-5)
+
+
+def test_a_fit_that_did_not_converge_says_so(monkeypatch):
+    monkeypatch.setattr("mdpsim.estimate.reward.MAX_STEPS", 1)
+    fit = fit_reward(sample_preferences(families.random_mdp(S=S, A=A, H=H, rng=0), UNIFORM, UNIFORM, 60, 0))
+    assert fit.status == "stalled"
+    assert fit.gradient > 1e-10
+
+
+def test_kinds_of_long_episodes_are_not_confused():
+    """S A H = 16 and 16 columns a row: one 64-bit number cannot name a kind, so every pair is kept."""
+    mdp = families.random_mdp(S=1, A=2, H=8, rng=0)
+    pi = np.broadcast_to([0.97, 0.03], (8, 1, 2))
+    prefs = sample_preferences(mdp, pi, pi, 3000, 0)
+    fit = fit_reward(prefs)
+    x = np.zeros((3000, 16))
+    rows = differences(prefs, None)
+    np.add.at(x, (np.arange(3000)[:, None], rows.idx), rows.val)
+    _, slope = loss(fit.theta.ravel(), x, prefs.label, 0.0, 1.0, 1e-9)
+    assert abs(fit.theta.ravel() - np.clip(fit.theta.ravel() - slope, 0.0, 1.0)).max() <= 1e-10
+
+
+def test_many_parameters_want_features():
+    mdp = families.random_mdp(S=60, A=10, H=10, rng=0)
+    ref = families.uniform_policy(10, 60, 10)
+    with pytest.raises(ValueError, match=r"phi must leave at most 5000 parameters \(give features\); got 6000 parameters"):
+        fit_reward(sample_preferences(mdp, ref, ref, 5, 1))
+
+
+def test_many_rewards_at_a_bound_are_quick():
+    """689 columns seen, most of them at a bound: seconds, not half a minute; and the optimality conditions."""
+    mdp = families.random_mdp(S=60, A=4, H=5, rng=0)
+    ref = families.uniform_policy(5, 60, 4)
+    prefs = sample_preferences(mdp, ref, ref, 100, 1)
+    fit = fit_reward(prefs)
+    assert fit.status == "converged"
+    assert fit.at_bound > 200
+
+
 def test_bad_input_is_refused():
     prefs = sample_preferences(families.random_mdp(S=S, A=A, H=H, rng=0), UNIFORM, UNIFORM, 5, 1)
     for change, message in (
         ({"low": 1.0}, "high must be above low = 1"), ({"low": np.nan}, "low must be"), ({"high": np.inf}, "high must be"),
-        ({"ridge": 0.0}, r"ridge must be in \(0, 1\]"), ({"ridge": -1.0}, "ridge must be"),
+        ({"ridge": 0.0}, r"ridge must be a number in \[1e-11, 1\]"), ({"ridge": 1e-12}, "ridge must be"),
+        ({"phi": np.full((S, A, 1), 1e7)}, "phi must have entries of size 1e6 at most"),
         ({"phi": np.ones((2, 2, 2))}, r"phi must have shape \[S, A, d\]"), ({"start": np.zeros(3)}, "start must have shape"),
         ({"phi": np.full((S, A, 2), np.nan)}, "phi must be finite"),
     ):

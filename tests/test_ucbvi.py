@@ -83,7 +83,7 @@ def plain_plan(visits, nexts, totals, r, ref, beta, delta, c, bernstein, unknown
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.05, 1.0, 30.0])
-@pytest.mark.parametrize("scale", [1.0, 0.03])
+@pytest.mark.parametrize("scale", [1.0, 0.03, 0.001])
 @pytest.mark.parametrize("bernstein", [False, True])
 @pytest.mark.parametrize("unknown", [False, True])
 def test_planning_is_the_formulas(beta, scale, bernstein, unknown):

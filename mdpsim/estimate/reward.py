@@ -27,6 +27,7 @@ from mdpsim.kernels import bradley_terry
 TOLERANCE = 1e-14  # projected gradient of the mean loss at which steps end: far below the ridge's part
 GRADIENT = 1e-10  # and at which the fit has converged
 MAX_STEPS = 200
+MAX_SIZE = 5000  # parameters: their covariance takes 200 MB
 CONVERGED, STALLED = "converged", "stalled"
 
 
@@ -42,7 +43,7 @@ class RewardFit(NamedTuple):
         at_bound: coordinates of theta at a bound.
         log_likelihood: of the labels.
         n: number of pairs.
-        status: "converged", or "stalled" (200 steps did not reach a zero projected gradient: look at ``gradient``).
+        status: "converged", or "stalled" (steps ended with a projected gradient above 1e-10: look at ``gradient``).
     """
 
     r: FloatArray
@@ -98,9 +99,10 @@ def fit_reward(
 
     Args:
         prefs: n labelled pairs of episodes.
-        phi: None for a reward r_h(s, a) of its own in each (h, s, a), else [S, A, d] features of r_h(s, a) = phi . theta_h.
+        phi: None for a reward r_h(s, a) of its own in each (h, s, a), else [S, A, d] features of r_h(s, a) = phi . theta_h, of
+            size 1e6 at most. D = theta.size, H S A or H d, may be 5000 at most.
         low, high: the box of every coordinate of theta, -1e6 <= low < high <= 1e6; its middle is ``centre``.
-        ridge: in (0, 1]. The default is far below the weight 1/n of one pair: it decides only what no pair shows.
+        ridge: in [1e-11, 1]. The default is far below the weight 1/n of one pair: it decides only what no pair shows.
         start: theta to begin at (a fit to fewer pairs, say), clipped to the box; None is the middle. It changes the number of
             steps; the minimum is unique.
     Returns:
@@ -114,7 +116,12 @@ def fit_reward(
     if not isinstance(prefs, Preferences):
         fail("fit_reward", "prefs", "be Preferences", type(prefs).__name__)
     features = None if phi is None else as_floats("fit_reward", "phi", phi, "S A d", (prefs.S, prefs.A, None))
+    if features is not None and np.abs(features).max() > 1e6:
+        fail("fit_reward", "phi", "have entries of size 1e6 at most", f"{np.abs(features).max():g}")
     low, high, ridge = check_box("fit_reward", low, high, ridge)
+    size = prefs.H * (prefs.S * prefs.A if features is None else features.shape[2])
+    if size > MAX_SIZE:
+        fail("fit_reward", "phi", f"leave at most {MAX_SIZE} parameters (give features)", f"{size} parameters")
     rows = differences(prefs, features)
     begin = None if start is None else as_floats("fit_reward", "start", start, " ".join("HSAd"[: len(rows.shape)]), rows.shape)
     return fit_rows(rows, features, (prefs.H, prefs.S, prefs.A), low, high, ridge, begin)
@@ -125,10 +132,7 @@ def check_box(function: str, low: object, high: object, ridge: object) -> tuple[
     bottom, top = as_real(function, "low", low, -1e6, 1e6), as_real(function, "high", high, -1e6, 1e6)
     if not bottom < top:
         fail(function, "high", f"be above low = {bottom:g}", f"{top:g}")
-    weight = as_real(function, "ridge", ridge, 0.0, 1.0)
-    if weight == 0.0:
-        fail(function, "ridge", "be in (0, 1]: without it what no pair shows is undetermined", "0")
-    return bottom, top, weight
+    return bottom, top, as_real(function, "ridge", ridge, 1e-11, 1.0)  # below, rounding decides what no pair shows
 
 
 def _distinct(rows: Differences, size: int) -> tuple[IntArray, FloatArray]:
@@ -162,13 +166,13 @@ def fit_rows(
     )
     theta = np.full(size, centre)
     theta[seen] = found
-    information = ridge * np.eye(size)
-    information[np.ix_(seen, seen)] = np.tril(hessian) + np.tril(hessian, -1).T
+    cov = np.eye(size) / (n * ridge)
+    cov[np.ix_(seen, seen)] = np.linalg.inv(n * (np.tril(hessian) + np.tril(hessian, -1).T))
     theta = theta.reshape(rows.shape)
     prior = 0.5 * ridge * float(((found - centre) ** 2).sum())
     r = theta if phi is None else np.einsum("sad,hd->hsa", phi, theta)
     return RewardFit(
-        frozen(np.ascontiguousarray(r)), frozen(theta), frozen(np.linalg.inv(n * information)), float(info[0]),
+        frozen(np.ascontiguousarray(r)), frozen(theta), frozen(cov), float(info[0]),
         int(((found <= low) | (found >= high)).sum()), -n * (float(info[2]) - prior), n,
         CONVERGED if info[0] <= GRADIENT else STALLED,
     )

@@ -18,7 +18,7 @@ from mdpsim.kernels.loglinear import cholesky_solve
 HALVINGS = 60  # a step 2^-60 long is none
 SUFFICIENT = 1e-4  # Armijo's share of the slope
 ROUNDING = 1e-13  # changes below it are not seen in L
-STILL = 1e-7  # of the box's width: a step that moves no coordinate further is the last (Newton's next would be rounding)
+STILL = 1e-7  # a step that changes no score x . theta by more is the last: Newton's next would be rounding
 
 
 @helper
@@ -78,11 +78,12 @@ def _multiplier(hessian, gradient, d, r):
 
 
 @helper
-def _box_step(hessian, gradient, theta, low, high, tol, d, side, reduced, chol, right, p):
+def _box_step(hessian, gradient, theta, low, high, tol, d, side, reduced, chol, right, p, trial):
     """d minimises gradient . d + d' hessian d / 2 over low <= theta + d <= high; side is -1, 0, 1: at low, free, at high.
 
-    Free coordinates move to their minimum, or to the first bound on the way; at a minimum the coordinate whose multiplier
-    has the wrong sign most is let go. Ends after finitely many changes: the model is strictly convex.
+    Free coordinates move to their minimum. Those that this carries over a bound stop there at once if the model falls, else
+    all move up to the first bound on the way. At a minimum the coordinates whose multipliers have the wrong sign most are let
+    go. At most 20 n + 20 changes; wherever it ends the model is below its value at d = 0.
     """
     n = d.size
     for j in range(n):
@@ -95,6 +96,25 @@ def _box_step(hessian, gradient, theta, low, high, tol, d, side, reduced, chol, 
                 reduced[j, k] = hessian[j, k] if j == k or (side[j] == 0 and side[k] == 0) else 0.0
             right[j] = -right[j] if side[j] == 0 else 0.0
         cholesky_solve(reduced, right, chol, p)
+        before, after, cut = 0.0, 0.0, 0  # the model at d and at the clipped step, and the coordinates that clipping changed
+        _multiplier(hessian, gradient, d, right)
+        for j in range(n):
+            before += 0.5 * (gradient[j] + right[j]) * d[j]
+        for j in range(n):
+            trial[j] = min(max(theta[j] + d[j] + p[j], low), high) - theta[j]
+            cut += 1 if trial[j] != d[j] + p[j] else 0
+        _multiplier(hessian, gradient, trial, right)
+        for j in range(n):
+            after += 0.5 * (gradient[j] + right[j]) * trial[j]
+        if cut > 1 and after < before:  # all that the step carries over a bound stop there at once
+            for j in range(n):
+                if side[j] == 0 and theta[j] + d[j] + p[j] <= low:
+                    side[j], d[j] = -1, low - theta[j]
+                elif side[j] == 0 and theta[j] + d[j] + p[j] >= high:
+                    side[j], d[j] = 1, high - theta[j]
+                elif side[j] == 0:
+                    d[j] = trial[j]
+            continue
         share, block = 1.0, -1
         for j in range(n):
             room = (high if p[j] > 0.0 else low) - theta[j] - d[j]
@@ -107,13 +127,14 @@ def _box_step(hessian, gradient, theta, low, high, tol, d, side, reduced, chol, 
             d[block] = (high if p[block] > 0.0 else low) - theta[block]
             continue
         _multiplier(hessian, gradient, d, right)
-        worst, least = -1, tol
+        least = tol
         for j in range(n):
-            if side[j] * right[j] > least:
-                worst, least = j, side[j] * right[j]
-        if worst < 0:
+            least = max(least, side[j] * right[j])
+        if least <= tol:
             return
-        side[worst] = 0
+        for j in range(n):
+            if side[j] * right[j] >= 0.1 * least:
+                side[j] = 0
 
 
 @kernel
@@ -138,12 +159,13 @@ def fit(idx, val, label, weight, low, high, centre, ridge, start, tol, max_steps
             largest = max(largest, abs(theta[j] - min(max(theta[j] - gradient[j], low), high)))
         if last or largest <= tol or steps >= max_steps:
             break
-        _box_step(hessian, gradient, theta, low, high, tol, d, side, reduced, chol, right, p)
-        moved, slope = 0.0, 0.0
+        _box_step(hessian, gradient, theta, low, high, tol, d, side, reduced, chol, right, p, trial)
+        slope, change = 0.0, 0.0
         for j in range(n):
-            moved = max(moved, abs(d[j]))
             slope += gradient[j] * d[j]
-        last = moved <= STILL * (high - low)
+        for i in range(idx.shape[0]):
+            change = max(change, abs(_score(idx, val, d, i)))
+        last = change <= STILL
         scale, fell, ahead = 1.0, False, value
         for _ in range(HALVINGS):
             for j in range(n):

@@ -59,7 +59,7 @@ def explore(
     """
     where = f"{type(learner).__name__}.run"
     if not isinstance(mdp, MDP) or isinstance(mdp.P, Successors):
-        fail(where, "mdp", "be an MDP with dense P", type(mdp).__name__)
+        fail(where, "mdp", "be an MDP with dense P", f"{type(mdp).__name__}{' of Successors' if isinstance(mdp, MDP) else ''}")
     if mdp.r.min() < 0.0 or mdp.r.max() > 1.0:
         fail(where, "mdp", "have rewards in [0, 1]", f"[{mdp.r.min():g}, {mdp.r.max():g}]")
     shape = (mdp.H, mdp.S, mdp.A)
@@ -84,10 +84,11 @@ def as_trace(
     pi: FloatArray, visits: FloatArray, upper: FloatArray, lower: FloatArray,
 ) -> Trace:
     """The trace of what a kernel filled: marks [K+1, 3 or 4] (episodes, certificate, width, oracle), info [5] as they say."""
-    passed, optimum = int(info[4]), float(mdp.mu0 @ best.V[0])
-    passed -= passed > 0 and marks[passed - 1, 0] == marks[-1, 0]  # the end is a row of its own
-    values = [evaluate(mdp, p, pi_ref=ref, beta=beta) for p in (*policies[:passed], pi)]
-    rows = np.append(marks[:passed], marks[-1:], axis=0)
+    optimum = float(mdp.mu0 @ best.V[0])
+    _, first = np.unique(marks[: int(info[4]), 0], return_index=True)  # checkpoints between two plannings are one row
+    kept = [int(i) for i in first if marks[i, 0] < marks[-1, 0]]  # and the end is a row of its own
+    values = [evaluate(mdp, p, pi_ref=ref, beta=beta) for p in (*policies[kept], pi)]
+    rows = np.append(marks[kept], marks[-1:], axis=0)
     columns = [frozen(np.ascontiguousarray(rows[:, i])) for i in range(1, rows.shape[1])]
     gaps = np.array([optimum - v.J for v in values])
     return Trace(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdpsim.arrays import FloatArray, frozen
+from mdpsim.arrays import FloatArray, as_real, as_simplex, fail, frozen
 from mdpsim.estimate.reward import RewardFit
 from mdpsim.mdp.forms import form
 from mdpsim.mdp.linear import LinearMDP
@@ -38,10 +38,18 @@ def pessimistic_policy(
         fit: as fit_reward returns it for preferences in ``mdp``.
         radius: of the ellipsoid, >= 0.
         prior: variance of a coordinate before any pair, > 0.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
     Exactness: the objective is within the duality gap of its maximum; steps end at 1e-3, or after 300.
     Cost: a backward induction, an occupancy and D^2 a step, D = fit.theta.size.
     """
-    model, theta = form("pessimistic_policy", mdp), fit.theta.reshape(-1)
+    model = form("pessimistic_policy", mdp)
+    clone = as_simplex("pessimistic_policy", "clone", clone, "H S A", model.shape)
+    if not isinstance(fit, RewardFit) or fit.r.shape != model.shape:
+        fail("pessimistic_policy", "fit", f"be a RewardFit of H, S, A = {model.shape}", getattr(fit, "r", fit))
+    radius = as_real("pessimistic_policy", "radius", radius, 0.0, 1e6)
+    prior = as_real("pessimistic_policy", "prior", prior, 1e-300, 1e300)
+    theta = fit.theta.reshape(-1)
     phi = mdp.phi if isinstance(mdp, LinearMDP) else None
     cov = np.linalg.inv(np.linalg.inv(fit.cov) + np.eye(theta.size) / prior)
     shape = model.shape

@@ -127,7 +127,10 @@ class RLHF:
                 fail("RLHF", "planner", "be None or a UCBVIEnt", type(self.planner).__name__)
             if self.low < 0.0 or self.high > 1.0:
                 fail("RLHF", "low, high", "lie in [0, 1] where a planner explores", (self.low, self.high))
-            replace(self.planner, beta=self.beta * self.n_pairs[-1] ** -self.decay)
+            if self.planner.reward != "known":
+                fail("RLHF", "planner", "take the fitted reward as known", f"reward = {self.planner.reward!r}")
+            for n in (self.n_pairs[0], self.n_pairs[-1]):
+                replace(self.planner, beta=float(self.beta) * float(n) ** -self.decay)
 
     def run(
         self, mdp: MDP | LinearMDP, demos: Trajectories | Counts, rng: np.random.Generator | int, *,
@@ -186,12 +189,17 @@ class RLHF:
             fit: as fit_reward returns it for preferences in ``mdp``.
             beta: weight; only ``run`` applies ``decay``.
             rng: of a planner that explores.
+        Raises:
+            ValueError: naming the argument, what was wanted and what came.
         """
+        clone, weight = as_simplex("RLHF.plan", "clone", clone, "H S A", _shape(mdp)), as_beta("RLHF.plan", beta)
+        if not isinstance(fit, RewardFit) or fit.r.shape != _shape(mdp):
+            fail("RLHF.plan", "fit", f"be a RewardFit of H, S, A = {_shape(mdp)}", getattr(fit, "r", fit))
         if self.planner is not None:
-            trace = replace(self.planner, beta=beta).run(with_rewards(mdp, fit), clone, rng)  # type: ignore[arg-type]
+            trace = replace(self.planner, beta=weight).run(with_rewards(mdp, fit), clone, rng)  # type: ignore[arg-type]
             return Plan(trace.pi, trace.certificate, trace.n_episodes)
         if self.pessimism is None:
-            return Plan(solve_soft(with_rewards(mdp, fit), clone, beta).pi, 0.0, 0)
+            return Plan(solve_soft(with_rewards(mdp, fit), clone, weight).pi, 0.0, 0)
         prior = 0.25 * (self.high - self.low) ** 2  # variance of a coordinate of which nothing is known
         return Plan(*pessimistic_policy(mdp, clone, fit, radius=self.pessimism, prior=prior), 0)
 

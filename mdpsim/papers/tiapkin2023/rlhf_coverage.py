@@ -8,8 +8,9 @@ probability p_0 gets the mass m e^{B/beta} / (p_0 + m e^{B/beta}) of the pair: m
 
 An arm of probability m is seen once m n is about 1, and then one lucky label overestimates it: B stays of the order of the box
 until it has lost. So with arms of every probability 2^-l, a weight c n^{-1/2} falls below beta_c of the arms just being seen,
-B / log n, at n = (c log n / B)^2, and the loss stops falling. A constant weight above B / log(p_0 / m) of the least arm is safe
-and pays beta KL for ever.
+B / log n, at n = (c log n / B)^2, and the loss stops falling. A constant weight is above beta_c of all arms that are so rare,
+once n is large, and pays beta KL for ever. Pessimism needs no weight; its baseline here is solved to a duality gap (a column of
+the records: about 0.01, at worst 0.06).
 
 Instances. Random MDPs (S = 4, A = 3, H = 3), an expert greedy but for 0.05, the clone of 50 demonstrations. "rare-arms": one
 state, two arms of probability 0.4 and 0.3 with rewards 2 and about 1.5, and three arms of each of the probabilities 0.1 2^-l,
@@ -185,15 +186,16 @@ rlhf_regularisation = Claim(
 rlhf_overfitting = Claim(
     id="tiapkin2023/rlhf-overfitting",
     statement=(
-        r"Without coverage preferences do not cure that: with rare arms of every probability, at $n = 10\,000$ RLHF without "
+        r"Without coverage preferences do not cure that: with rare arms of every probability, for $n$ from $10\,000$ to "
+        r"$30\,000$ RLHF without "
         r"the KL term loses more than at $\beta = 0.3$, by more than 0.05."
     ),
     origin="derived",
     cites=(PREFERENCES,),
     grid={
         "smoke": product(family=("rare-arms",), n_pairs=(10_000,)),
-        "quick": product(family=("rare-arms",), n_pairs=(10_000,), part=(0, 1)),
-        "paper": product(family=("rare-arms",), n_pairs=(3000, 10_000, 30_000)),
+        "quick": product(family=("rare-arms",), n_pairs=(10_000, 20_000)),
+        "paper": product(family=("rare-arms",), n_pairs=(10_000, 20_000, 30_000)),
     },
     measure=measure_losses,
     rule=Order(larger="unregularised", smaller="fixed", margin=0.05),
@@ -226,7 +228,7 @@ rlhf_beats_cloning = Claim(
     twins=(
         Twin(
             "flipped-labels", "The same for labels that prefer the worse episode as often as they should the better one.",
-            "it then loses about 0.3 more than the clone", measure=measure_flipped_losses,
+            "it then loses about 0.4 more than the clone", measure=measure_flipped_losses,
         ),
     ),
     seeds=_SEEDS,
@@ -236,8 +238,8 @@ rlhf_beats_cloning = Claim(
 rlhf_schedule = Claim(
     id="tiapkin2023/rlhf-schedule",
     statement=(
-        r"Without coverage the weight $\beta = n^{-1/2}$ is not safe: with rare arms of every probability its loss at "
-        r"$n = 10\,000$ exceeds that of the constant $\beta = 0.3$ by more than 0.05."
+        r"Without coverage the weight $\beta = n^{-1/2}$ is not safe: with rare arms of every probability its loss exceeds, "
+        r"for $n$ from $10\,000$ to $100\,000$, that of the constant $\beta = 0.3$ by more than 0.05."
     ),
     origin="derived",
     cites=(PREFERENCES,),
@@ -250,7 +252,8 @@ rlhf_schedule = Claim(
     rule=Order(larger="steep", smaller="fixed", margin=0.05),
     twins=(
         Twin(
-            "covered-arms", "The same where the 44 arms have equal probabilities.", "the difference is then at most 0.01",
+            "covered-arms", "The same where the 44 arms have equal probabilities.",
+            "there the fixed weight costs 0.25 and the other nothing: a difference of -0.25",
             rule=Order(larger="steep", smaller="fixed", margin=0.05),
             grid=_everywhere(family=("even-arms",), n_pairs=(10_000,)),
         ),
@@ -282,7 +285,7 @@ rlhf_no_pessimism = Claim(
         ),
         Twin(
             "rare-arms", r"The same with rare arms of every probability, at $n = 10\,000$: there pessimism is needed.",
-            r"the weight $4\,n^{-1/2}$ loses about 0.3 more",
+            r"the weight $4\,n^{-1/2}$ loses about 0.1 more",
             rule=Order(larger="pessimistic", smaller="root", margin=-0.02), seeds=_MORE,
             grid=_everywhere(family=("rare-arms",), n_pairs=(10_000,)),
         ),
