@@ -149,7 +149,7 @@ def test_what_demonstrations_give(executed):
     assert all(0.5 < n / x < 2.0 for n, x in zip(found["baseline"], found["law"], strict=True))
     assert all(n > 10 * m for n, m in zip(found["baseline"], found["regularised"], strict=True))
     slopes = np.diff(np.log(found["regularised"])) / np.log(0.5)
-    assert (abs(slopes - 1.1) < 0.2).all()
+    assert (abs(slopes + 1.1) < 0.2).all()  # in eps: -1 with its logarithm
     # RLHF: worse than the clone without the KL term at few preferences, better with it; a fixed weight pays for ever
     assert found["rlhf_none"][0] > found["cloned"] > found["rlhf_root"][0]
     assert found["rlhf_root"][-1] < found["rlhf_fixed"][-1] / 2 < found["cloned"] / 4
