@@ -253,7 +253,7 @@ def _rate_claim(claim_id: str, statement: str, kinds: tuple[str, ...]) -> Claim:
     return Claim(
         id=claim_id, statement=statement, origin="derived", cites=(PREFERENCES,),
         grid={
-            "smoke": product(family=kinds, n_demos=(50,)), "quick": product(family=kinds, n_demos=(50, 500)),
+            "smoke": product(family=kinds, n_demos=(50,)), "quick": product(family=kinds, n_demos=(100,)),
             "paper": product(family=kinds, n_demos=(10, 50, 500)),
         },
         measure=measure_excess,

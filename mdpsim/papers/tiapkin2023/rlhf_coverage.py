@@ -290,6 +290,6 @@ rlhf_no_pessimism = Claim(
             grid=_everywhere(family=("rare-arms",), n_pairs=(10_000,)),
         ),
     ),
-    seeds={"smoke": 60, "quick": 120, "paper": 1200},
+    seeds={"smoke": 60, "quick": 200, "paper": 2000},
     tags=("rlhf", "baseline", "random-instances"),
 )
