@@ -179,7 +179,7 @@ ucbvi_ent_eps_rate = Claim(
         Twin(
             "bernstein-bonuses", "The same with the paper's Bernstein bonuses.",
             r"its exponent is about $-0.6$ on this grid, 0.5 away",
-            measure=measure_bernstein_stopping,
+            measure=measure_bernstein_stopping, rule=Rate(axis="eps", bound=fast_law, margin=0.2, of="episodes"),
             grid={preset: product(beta=(1.0,), eps=eps) for preset, eps in _EPS.items()},
             seeds={"smoke": 20, "quick": 20, "paper": 200, "full": 2000},
         ),
