@@ -144,7 +144,7 @@ def measure_never_exploring(point: Point, rng: np.random.Generator) -> Mapping[s
 
 
 _EPS = {  # from the largest eps that is below R_0 / 4 = 0.156 at beta = 1
-    "smoke": geometric(0.04, 0.15, 3), "quick": geometric(0.02, 0.15, 4),
+    "smoke": geometric(0.06, 0.15, 3), "quick": geometric(0.02, 0.15, 4),
     "paper": geometric(0.005, 0.15, 7), "full": geometric(0.002, 0.15, 9),
 }
 _BETAS = {
