@@ -95,3 +95,19 @@ def test_quantile_plots_show_the_order_statistics_and_a_band_that_holds_them() -
         qq_figure({})
     with pytest.raises(ValueError, match="qq_figure: panels\\['x'\\] must be finite"):
         qq_figure({"x": ([1.0, np.nan], stats.norm.ppf)})
+
+
+def test_a_twin_may_read_the_claims_arm_at_points_of_its_own():
+    """A Limit whose twin visits another point than the claim: the figure is drawn, the claim's strip there is empty."""
+    from dataclasses import replace
+
+    from mdpsim import get_claim, judge, product, run
+    from mdpsim.plots import claim_figure
+
+    claim = get_claim("balashankar2024/empirical-calibration-error")
+    moved = replace(claim, grid={**claim.grid, "smoke": product(family=("ties",), K=(4,))})
+    records = run(moved, preset="smoke")
+    figure = claim_figure(moved, records, judge(moved, records))
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert any("16" in label for label in labels)
+    assert any("4" in label for label in labels)

@@ -73,6 +73,7 @@ def margin_plot(claim: Claim, records: Records, verdict: Verdict) -> Figure:
 def _rows(claim: Claim, records: Records, verdict: Verdict) -> list[Row]:
     """A row for every recorded point of the claim, then for points that only twins visit."""
     data = series.sample(claim, records)
+    present = set(data.present)  # twins that read the claim's own trials may visit other points
     decided = {p.point: p for p in verdict.points}
     twins: list[dict[Point, np.ndarray]] = []
     for twin in claim.twins:
@@ -84,7 +85,7 @@ def _rows(claim: Claim, records: Records, verdict: Verdict) -> list[Row]:
     return [
         Row(
             labels.point_label(p, names),
-            series.ratios(claim.rule, p, data) if data.count(p) else empty,
+            series.ratios(claim.rule, p, data) if p in present else empty,
             tuple(t.get(p, empty) for t in twins),
             decided.get(p),
             p not in data.grid or data.count(p) >= data.trials,
