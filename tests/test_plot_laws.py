@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from mdpsim import Claim, Limit, Mean, Paper, Twin, judge, per_seed, product, run
+from mdpsim import Claim, Limit, Mean, Paper, Twin, get_claim, judge, per_seed, product, run
 from mdpsim.plots import claim_figure
 from mdpsim.plots.laws import law_plot
 from mdpsim.plots.quantiles import qq_figure
@@ -99,11 +101,6 @@ def test_quantile_plots_show_the_order_statistics_and_a_band_that_holds_them() -
 
 def test_a_twin_may_read_the_claims_arm_at_points_of_its_own():
     """A Limit whose twin visits another point than the claim: the figure is drawn, the claim's strip there is empty."""
-    from dataclasses import replace
-
-    from mdpsim import get_claim, judge, product, run
-    from mdpsim.plots import claim_figure
-
     claim = get_claim("balashankar2024/empirical-calibration-error")
     moved = replace(claim, grid={**claim.grid, "smoke": product(family=("ties",), K=(4,))})
     records = run(moved, preset="smoke")
