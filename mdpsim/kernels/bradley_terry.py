@@ -96,7 +96,8 @@ def _box_step(hessian, gradient, theta, low, high, tol, d, side, reduced, chol, 
                 reduced[j, k] = hessian[j, k] if j == k or (side[j] == 0 and side[k] == 0) else 0.0
             right[j] = -right[j] if side[j] == 0 else 0.0
         cholesky_solve(reduced, right, chol, p)
-        before, after, cut = 0.0, 0.0, 0  # the model at d and at the clipped step, and the coordinates that clipping changed
+        before, after = 0.0, 0.0  # the model at d and at the clipped step
+        cut = 0  # coordinates that clipping changed
         _multiplier(hessian, gradient, d, right)
         for j in range(n):
             before += 0.5 * (gradient[j] + right[j]) * d[j]
