@@ -168,7 +168,7 @@ ucbvi_ent_pac = Claim(
             seeds={"smoke": 200, "quick": 200, "paper": 2000, "full": 20_000},
         ),
     ),
-    seeds={"smoke": 60, "quick": 120, "paper": 1200, "full": 12_000},
+    seeds={"smoke": 60, "quick": 200, "paper": 2000, "full": 20_000},
     draws=("family",),
     tags=("learning", "random-instances"),
     rev=2,
