@@ -20,13 +20,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, fail, frozen, unknown
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, frozen, unknown
 from mdpsim.lm import losses
 from mdpsim.lm.device import to_device
 from mdpsim.lm.model import LanguageModel
 from mdpsim.lm.train import Adam, Space, TrainingError
 from mdpsim.rng import as_generator
 
+A_ROUND = Adam(steps=10, rate=1e-2, decay=False)
 SOURCES = ("policy", "reference")
 
 
@@ -48,7 +49,7 @@ class LMExploration(NamedTuple):
 
 def explore(
     model: LanguageModel, space: Space, r: ArrayLike, log_ref: Tensor, *, rounds: int, alpha: float, beta: float,
-    rng: np.random.Generator | int, second: str = "reference", optimiser: Adam = Adam(steps=10, rate=1e-2, decay=False),  # noqa: B008
+    rng: np.random.Generator | int, second: str = "reference", optimiser: Adam = A_ROUND,
 ) -> LMExploration:
     """Play T rounds.
 

@@ -117,7 +117,8 @@ def dpo(
     """The mean loss of n labelled pairs.
 
     Args:
-        better, worse: [n] log pi of the preferred response and of the other, sums over tokens. better_ref, worse_ref: [n] log pi_ref.
+        better, worse: [n] log pi of the preferred response and of the other, sums over tokens.
+        better_ref, worse_ref: [n] their log pi_ref.
         beta: > 0. smoothing: in [0, 1/2]. loss: "logistic" or "ipo".
     References: Rafailov et al. (2023), Eq. 7; Azar et al. (2024).
     """

@@ -214,7 +214,7 @@ class Transformer(LanguageModel):
         except Exception as error:
             fail("Transformer.load", "path", "be a checkpoint that Transformer.save wrote", f"{str(path)!r} ({_first(error)})")
         if vocabulary is not None and model.vocabulary != vocabulary:
-            fail("Transformer.load", "path", f"hold a model of this vocabulary of {vocabulary} tokens", f"{model.vocabulary} tokens")
+            fail("Transformer.load", "path", f"hold a model of this vocabulary of {vocabulary} tokens", model.vocabulary)
         return model.to(torch.device(device))
 
 

@@ -151,9 +151,11 @@ def best_of_n(
     many = prompts.repeat_interleave(times, dim=0)
     found = sample_responses(model, many, length, rng, end=end)
     if isinstance(reward, Tensor):
-        if reward.shape != (len(prompts), model.vocabulary**length):
-            fail("best_of_n", "reward", f"have shape [N, V^L] = ({len(prompts)}, {model.vocabulary**length})", tuple(reward.shape))
-        values = reward.repeat_interleave(times, dim=0).gather(1, response_index(found.responses, model.vocabulary)[:, None])[:, 0]
+        shape = (len(prompts), model.vocabulary**length)
+        if reward.shape != shape:
+            fail("best_of_n", "reward", f"have shape [N, V^L] = {shape}", tuple(reward.shape))
+        place = response_index(found.responses, model.vocabulary)
+        values = reward.repeat_interleave(times, dim=0).gather(1, place[:, None])[:, 0]
     else:
         values = reward(many, found.responses)
     scores = values.view(-1, times)

@@ -59,6 +59,9 @@ class Adam:
         return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=self.rate, eps=1e-12)
 
 
+DEFAULT = Adam()
+
+
 class TrainingTrace(NamedTuple):
     """A training run; read-only arrays. K recorded steps.
 
@@ -73,7 +76,7 @@ class TrainingTrace(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Enumerable responses: prompts [X, P] ids, ``length`` tokens, mu0 [X] weights of the prompts (None: uniform), end token."""
+    """Enumerable responses: prompts [X, P] ids, ``length`` tokens, mu0 [X] (None: uniform), the end token if there is one."""
 
     prompts: Tensor
     length: int
@@ -86,7 +89,7 @@ class Space:
 
 
 def fit(
-    model: LanguageModel, loss: Callable[[], Tensor], *, optimiser: Adam = Adam(), watch: Watch | None = None,  # noqa: B008
+    model: LanguageModel, loss: Callable[[], Tensor], *, optimiser: Adam = DEFAULT, watch: Watch | None = None,
     every: int = 50, state: torch.optim.Optimizer | None = None,
 ) -> TrainingTrace:
     """Minimise a loss.
@@ -147,7 +150,7 @@ def _check(fresh: list[Tensor], first: int, model: LanguageModel, kept: list[Ten
 
 
 def maximise(
-    model: LanguageModel, space: Space, objective: Callable[[Tensor], Tensor], *, optimiser: Adam = Adam(),  # noqa: B008
+    model: LanguageModel, space: Space, objective: Callable[[Tensor], Tensor], *, optimiser: Adam = DEFAULT,
     log_ref: Tensor | None = None, every: int = 50,
 ) -> TrainingTrace:
     """Maximise an objective of the enumerated log-probabilities [X, Y] by exact gradients.
@@ -171,8 +174,8 @@ def maximise(
 
 def reinforce_fit(
     model: LanguageModel, prompts: Tensor, length: int, reward: Callable[[Tensor, Tensor], Tensor], n: int,
-    rng: np.random.Generator | int, *, reference: LanguageModel | None = None, beta: float = 0.0, optimiser: Adam = Adam(),  # noqa: B008
-    end: int | None = None, every: int = 50,
+    rng: np.random.Generator | int, *, reference: LanguageModel | None = None, beta: float = 0.0,
+    optimiser: Adam = DEFAULT, end: int | None = None, every: int = 50,
 ) -> TrainingTrace:
     """REINFORCE with a leave-one-out baseline, n fresh responses to each prompt at every step: no enumeration.
 
@@ -223,7 +226,8 @@ def prefix_counts(responses: Tensor, prompt: Tensor, n_prompts: int, vocabulary:
 
 
 def clone(
-    model: LanguageModel, space: Space, counts: list[Tensor], *, kappa: float = 1.0, optimiser: Adam = Adam(), every: int = 50,  # noqa: B008
+    model: LanguageModel, space: Space, counts: list[Tensor], *, kappa: float = 1.0, optimiser: Adam = DEFAULT,
+    every: int = 50,
 ) -> TrainingTrace:
     """Behaviour cloning by regularised maximum likelihood: ``losses.cloning`` on every prefix (models with a tree)."""
     def loss() -> Tensor:
