@@ -17,6 +17,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "test_signatures" in item.nodeid)
 
 
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> None:
+    """Several test processes share the cores, and small products gain nothing from a second thread."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
