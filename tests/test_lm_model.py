@@ -235,7 +235,8 @@ def test_a_residual_starts_at_its_reference_and_stays_near_it() -> None:
 
 
 def test_reproducible_puts_back_what_was_set() -> None:
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(2)
+    before = 2, torch.are_deterministic_algorithms_enabled()
     with devices.reproducible():
         assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (1, True)
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
