@@ -269,7 +269,7 @@ class Store:
         return seconds / trials if trials else 0.0
 
     def costs(self, claim: Claim) -> dict[tuple[str, str], tuple[int, float]]:
-        """(arm, canonical JSON of the point) -> (trials, seconds) measured for this revision on the claim's device, all seeds."""
+        """(arm, canonical JSON of the point) -> (trials, seconds) of this revision on the claim's device, all seeds."""
         found = self._db.execute(
             "SELECT arm, point, sum(trials), sum(seconds) FROM costs JOIN series ON series.id = costs.series "
             "WHERE claim = ? AND rev = ? GROUP BY arm, point", (claim.id, claim.rev),
