@@ -19,7 +19,7 @@ from rich.text import Text
 
 from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.claims.claim import PRESETS, Claim
-from mdpsim.claims.device import CHOICES, DEVICES, devices_of, on_device
+from mdpsim.claims.device import DEVICES, check_device, devices_of, on_device
 from mdpsim.claims.run import MAX_SEED, MeasureError, missing, run_all
 from mdpsim.registry import all_claims, get_claim, select
 from mdpsim.store import DEFAULT_PATH, Store
@@ -175,8 +175,7 @@ def verify(
     with errors():
         if preset not in PRESETS:
             unknown("verify", "--preset", preset, PRESETS)
-        if device not in CHOICES:
-            unknown("verify", "--device", device, CHOICES)
+        check_device("verify", "--device", device)
         with contextlib.redirect_stdout(sys.stderr):  # what a claims file prints is a message
             claims = [on_device(claim, device) for claim in select(targets or [])]
         n_jobs = cores() if jobs is None else jobs
@@ -218,8 +217,8 @@ def _check_held(preset: str | None, device: str | None, seed: int) -> None:
     """Guard what names records that a store may hold: they need no device here."""
     if preset is not None and preset not in PRESETS:
         unknown("judge", "--preset", preset, PRESETS)
-    if device is not None and device not in DEVICES:
-        unknown("judge", "--device", device, DEVICES)
+    if device is not None:
+        check_device("judge", "--device", device, DEVICES)
     as_count("judge", "--seed", seed, low=0, high=MAX_SEED)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.claims.claim import PRESETS, Claim, Point
-from mdpsim.claims.device import CHOICES, DEVICES, depends_on_device, moved, on_device
+from mdpsim.claims.device import DEVICES, check_device, depends_on_device, moved, on_device
 from mdpsim.claims.records import Records
 from mdpsim.claims.run import missing, run_all
 from mdpsim.registry import get_claim
@@ -57,8 +57,7 @@ def verify(
         fail("verify", "claim", "be a Claim or the id of one", repr(claim))
     if preset not in PRESETS:
         unknown("verify", "preset", preset, PRESETS)
-    if device not in CHOICES:
-        unknown("verify", "device", device, CHOICES)
+    check_device("verify", "device", device)
     as_count("verify", "seed", seed, low=0)
     as_count("verify", "jobs", jobs)
     claim = on_device(claim, device)

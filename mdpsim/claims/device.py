@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from mdpsim.arrays import fail, unknown
+from mdpsim.arrays import fail
 from mdpsim.claims.claim import DEVICE_AXES, Claim, Point
 from mdpsim.versions import install_hint, lacking
 
 DEVICES = ("cpu", "cuda")
 CHOICES = ("auto", *DEVICES)
 AXIS = DEVICE_AXES[0]
+
+
+def check_device(function: str, argument: str, device: str, known: Sequence[str] = CHOICES) -> None:
+    """Guard the name of a device."""
+    if device not in known:
+        fail(function, argument, f"be one of {', '.join(known)}", repr(device))
 
 
 def depends_on_device(claim: Claim) -> bool:
@@ -38,15 +44,13 @@ def on_device(claim: Claim, device: str) -> Claim:
     Raises:
         ValueError: an unknown name; "cuda" on a machine without a CUDA device or without torch.
     """
-    if device not in CHOICES:
-        unknown("on_device", "device", device, CHOICES)
+    check_device("on_device", "device", device)
     return moved(claim, _resolve(device)) if depends_on_device(claim) else claim
 
 
 def moved(claim: Claim, device: str) -> Claim:
     """The claim as measured on "cpu" or "cuda", whether or not this machine has it: what a store may hold."""
-    if device not in DEVICES:
-        unknown("moved", "device", device, DEVICES)
+    check_device("moved", "device", device, DEVICES)
 
     def there(grid: Mapping[str, Sequence[Point]]) -> dict[str, tuple[Point, ...]]:
         return {
