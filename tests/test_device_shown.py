@@ -175,9 +175,14 @@ def test_labels_do_not_repeat_the_device() -> None:
     assert telling([one, Point(one, n=4)]) == ["n"]
     assert telling([one, Point(one, device="cuda")]) == ["device"]
     assert telling([]) == []
-    lone = replace(CLAIM, grid={"smoke": product(family=("a",), **toy_device.HERE)}, twins=CLAIM.twins[1:])
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 2, 4)])  # margins of the trials; a line along n
+def test_figures_of_one_point_or_line_do_not_name_the_device(sizes: tuple[int, ...]) -> None:
+    grid = {"smoke": product(family=("alone",), n=sizes, **toy_device.HERE)}
+    lone = replace(CLAIM, grid=grid, twins=CLAIM.twins[1:])
     records = run(lone, preset="smoke")
     figure = claim_figure(lone, records, judge(lone, records))
     words = " ".join(text.get_text() for ax in figure.axes for text in (*ax.texts, *ax.get_yticklabels(), ax.title))
-    assert "a" in words.split()
+    assert "alone" in words
     assert not any(word in words for word in ("device", "dtype", "float64"))
