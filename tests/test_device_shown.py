@@ -183,6 +183,7 @@ def test_figures_of_one_point_or_line_do_not_name_the_device(sizes: tuple[int, .
     lone = replace(CLAIM, grid=grid, twins=CLAIM.twins[1:])
     records = run(lone, preset="smoke")
     figure = claim_figure(lone, records, judge(lone, records))
-    words = " ".join(text.get_text() for ax in figure.axes for text in (*ax.texts, *ax.get_yticklabels(), ax.title))
+    texts = [t.get_text() for ax in figure.axes for t in (*ax.texts, *ax.get_yticklabels())]
+    words = " ".join([*texts, *(ax.get_title(side) for ax in figure.axes for side in ("left", "center"))])
     assert "alone" in words
     assert not any(word in words for word in ("device", "dtype", "float64"))
