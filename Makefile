@@ -7,7 +7,7 @@
 PYTHON ?= python3
 PRESET ?= quick
 LM     ?= 1
-JOBS   ?= logical
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
