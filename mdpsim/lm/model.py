@@ -226,13 +226,14 @@ class Transformer(LanguageModel):
             model = cls(Config(**held["config"]), dtype=dtype)
             model.load_state_dict(held["weights"])
         except Exception as error:
-            fail("Transformer.load", "path", "be a checkpoint that Transformer.save wrote", f"{str(path)!r} ({_first(error)})")
+            got = f"{str(path)!r} ({shortened(error)})"
+            fail("Transformer.load", "path", "be a checkpoint that Transformer.save wrote", got)
         if vocabulary is not None and model.vocabulary != vocabulary:
             fail("Transformer.load", "path", f"hold a model of this vocabulary of {vocabulary} tokens", model.vocabulary)
         return model.to(torch.device(device))
 
 
-def _first(error: Exception) -> str:
+def shortened(error: Exception) -> str:
     """The first line of a message: torch's go on for pages."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
 
