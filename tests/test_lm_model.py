@@ -123,11 +123,12 @@ def test_three_ways_to_enumerate_agree(P: int, length: int) -> None:
 
 
 def test_trees_too_large_for_one_sequence_go_by_prefixes() -> None:
-    model = small(vocabulary=12, context=8)
-    assert MAX_NODES < 1 + 12 + 144 + 1728
-    prompts = torch.tensor([[12]])
-    found = enumerate_log_probs(model, prompts, 4)
-    assert found.shape == (1, 12**4)
+    model = small(vocabulary=26, context=8, width=8, layers=1)
+    assert MAX_NODES < 1 + 26 + 26**2 + 26**3
+    prompts = torch.tensor([[26]])
+    with torch.no_grad():
+        found = enumerate_log_probs(model, prompts, 4)
+    assert found.shape == (1, 26**4)
     assert abs(found.exp().sum().item() - 1) <= TOL
     with pytest.raises(ValueError, match="method must be one this model has"):
         enumerate_log_probs(model, prompts, 4, method="tree")
