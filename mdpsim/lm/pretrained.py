@@ -56,7 +56,8 @@ class Pretrained(LanguageModel):
         choices = (getattr(tokenizer, "bos_token_id", None), config.bos_token_id, getattr(tokenizer, "eos_token_id", None))
         found = [int(i) for i in choices if i is not None]
         self.start = found[0] if found and found[0] < self.vocabulary else None
-        self._keeps = "logits_to_keep" in inspect.signature(net.forward).parameters
+        named = inspect.signature(net.forward).parameters
+        self._keeps, self._cache = "logits_to_keep" in named, "cache" if "cache" in named else "past_key_values"
 
     def log_probs(self, tokens: Tensor, start: int = 0) -> Tensor:
         """See the module; in float32 at least, and only the rows asked for pass through the head."""
@@ -78,8 +79,8 @@ class Pretrained(LanguageModel):
         if past is not None and past[0].get_seq_length() != done:
             fail("next_log_probs", "past", "be the latest of its text: the cache grows in place", f"one of {done} tokens")
         ids = self._begun("next_log_probs", tokens) if past is None and tokens.shape[1] == 0 else tokens
-        held = self.net(ids, past_key_values=None if past is None else past[0], use_cache=True, **self._last(1))
-        return _log_softmax(held.logits[:, -1]), (held.past_key_values, done + ids.shape[1])
+        held = self.net(ids, use_cache=True, **{self._cache: None if past is None else past[0]}, **self._last(1))
+        return _log_softmax(held.logits[:, -1]), (held[self._cache], done + ids.shape[1])
 
     def encode(self, texts: str | Sequence[str]) -> list[list[int]]:
         """Ids of each text, without special tokens; prompts read together must have equally many.

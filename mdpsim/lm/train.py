@@ -56,10 +56,15 @@ class Adam:
 
     def over(self, model: LanguageModel) -> torch.optim.Optimizer:
         """A fresh optimiser of the model's trainable parameters."""
-        return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=self.rate, eps=1e-12, fused=True)
+        return torch.optim.Adam(trainable(model), lr=self.rate, eps=1e-12, fused=True)
 
 
 DEFAULT = Adam()
+
+
+def trainable(model: LanguageModel) -> list[torch.nn.Parameter]:
+    """The parameters that training changes; a large model may have frozen ones."""
+    return [p for p in model.parameters() if p.requires_grad]
 
 
 class TrainingTrace(NamedTuple):
@@ -103,7 +108,7 @@ def fit(
         ValueError: naming the argument, what was wanted and what came.
     """
     gap = as_count("fit", "every", every)
-    if not any(p.requires_grad for p in model.parameters()):
+    if not trainable(model):
         fail("fit", "model", "have parameters to train", "none")
     adam = optimiser.over(model) if state is None else state
     kept, kept_at = _snapshot(model), 0
@@ -135,7 +140,7 @@ def fit(
 
 
 def _snapshot(model: LanguageModel) -> list[Tensor]:
-    return [p.detach().clone() for p in model.parameters()]
+    return [p.detach().clone() for p in trainable(model)]
 
 
 def _check(fresh: list[Tensor], first: int, model: LanguageModel, kept: list[Tensor], kept_at: int) -> None:
@@ -144,7 +149,7 @@ def _check(fresh: list[Tensor], first: int, model: LanguageModel, kept: list[Ten
     if not bool(torch.isfinite(values).all()):
         bad = int((~torch.isfinite(values)).long().argmax())
         with torch.no_grad():
-            for p, good in zip(model.parameters(), kept, strict=True):
+            for p, good in zip(trainable(model), kept, strict=True):
                 p.copy_(good)
         raise TrainingError(first + bad, float(values[bad]), kept_at)
 

