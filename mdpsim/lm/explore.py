@@ -1,20 +1,27 @@
 r"""Online preference optimisation with a language model: XPO and DPO on the full history, round by round.
 
-A round draws x ~ mu0, y ~ pi^t and y~ from pi_ref or pi^t, sees a Bradley-Terry label, and takes ``optimiser.steps`` steps of
-Adam from where it stands on
+A round draws x ~ mu0, y ~ pi^t and y~ from pi_ref or pi^t, sees a Bradley-Terry label, and seeks the least value of
 
-    sum_i -log sigma(rho(y+_i) - rho(y-_i)) + alpha sum_i log pi(y~_i),    rho = beta log pi / pi_ref,
+    F(pi) = sum_i -log sigma(rho(y+_i) - rho(y-_i)) + alpha sum_i log pi(y~_i),    rho = beta log pi / pi_ref,
 
-over all pairs so far, divided by their number. Responses are enumerated, so the history is its counts and a step costs the
-same at every round. Sampling is untempered. alpha > 0 is XPO's optimism, alpha = 0 DPO, alpha < 0 the wrong sign.
+over all pairs so far. Responses are enumerated, so the history is its counts and a step costs the same at every round.
+Sampling is untempered. alpha > 0 is XPO's optimism, alpha = 0 DPO, alpha < 0 the wrong sign.
 
-Unlike the tabular learners' argmin, the minimum is approached: ``loss`` and ``slope`` record the objective that a round
-leaves and the norm of its gradient. Runs are independent of each other and played side by side (``explore_many``).
+The search. The theory's argmin is global, and F has a basin for every response that optimism may favour (``align.cccp``). The
+gradient of the bonus is alpha (pi - e_{y~}) in logits: proportional to pi(y), so that steps from the last policy see nothing
+of a response that it hardly gives, and follow the likely ones (measured: such steps end above the least F in most rounds,
+and XPO then finds a rare response no more often than DPO). ``Search`` therefore starts every round at pi^1, with fresh
+moments (where the data leave F flat it stays there: the tie rule of the theory), and anneals: it first reads every token's
+law at a temperature h > 1, log pi -> h log softmax(log pi / h), where rare responses weigh nearly as much as likely ones, and
+lowers h to 1, so that its last steps are on F itself. ``loss`` and ``slope`` record what a search leaves.
+
+Runs are independent of each other and played side by side (``explore_many``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +29,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, fail, frozen, unknown
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, fail, frozen, unknown
 from mdpsim.lm import losses
 from mdpsim.lm.device import to_device
 from mdpsim.lm.ensemble import Ensemble
@@ -30,15 +37,47 @@ from mdpsim.lm.model import LanguageModel
 from mdpsim.lm.train import Adam, Space, TrainingError
 from mdpsim.rng import as_generator
 
-A_ROUND = Adam(steps=10, rate=1e-2, decay=False)
 SOURCES = ("policy", "reference")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(Adam):
+    """How a round seeks the least F: Adam's settings, and
+
+    Args:
+        heat: the temperature h at which a search begins, at least 1; it falls in equal ratios to 1 over the first nine tenths
+            of the steps. About 2 R / beta makes all policies of a class |tilt| <= R alike; 1 does not anneal.
+        restart: every search begins at pi^1 with fresh moments; False goes on from the last policy with the moments kept.
+        lazy: a search is made only where the history has grown by this share since the last one: O(log T / lazy) searches.
+            Between them the policy stays. 0 searches every round.
+    """
+
+    steps: int = 10
+    rate: float = 3e-2
+    decay: bool = False
+    heat: float = 32.0
+    restart: bool = True
+    lazy: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        as_real("Search", "heat", self.heat, 1.0, 1e6)
+        as_real("Search", "lazy", self.lazy, 0.0, 1e6)
+
+    def heat_at(self, step: int) -> float:
+        """The temperature of step 0, 1, .."""
+        return max(1.0, self.heat ** (1.0 - step / (0.9 * self.steps)))
+
+
+A_ROUND = Search()
 
 
 class LMExploration(NamedTuple):
     """A run of T rounds; read-only arrays, each with an axis [K] of runs in front in ``explore_many``.
 
     gap: [T + 1] J(pi*) - J(pi^t) = beta KL(pi^t || pi*), exact, pi^1 = the start. mass: [T + 1] probability of a best response.
-    kl: [T + 1] KL(pi^t || pi_ref). loss: [T] the objective that a round leaves, per pair. slope: [T] norm of its gradient.
+    kl: [T + 1] KL(pi^t || pi_ref). loss: [T] F / t after each round's search (in rounds without one, the last search's).
+    slope: [T] the norm of its gradient.
     pairs: [T, 4] prompt, first response, second response, whether the first was preferred. log_pi: [X, Y] at the end.
     """
 
@@ -53,7 +92,7 @@ class LMExploration(NamedTuple):
 
 def explore(
     model: LanguageModel, space: Space, r: ArrayLike, log_ref: Tensor, *, rounds: int, alpha: float, beta: float,
-    rng: np.random.Generator | int, second: str = "reference", optimiser: Adam = A_ROUND,
+    rng: np.random.Generator | int, second: str = "reference", optimiser: Search = A_ROUND,
 ) -> LMExploration:
     """Play T rounds.
 
@@ -61,7 +100,7 @@ def explore(
         model: pi^1, changed in place; a ``Residual`` of pi_ref starts there and stays in a bounded class.
         r: [X, Y] rewards, behind the labels. log_ref: [X, Y] of pi_ref.
         second: "reference" (XPO) or "policy" (online DPO's, where alpha = 0).
-        optimiser: the steps of every round; its moments are kept from round to round.
+        optimiser: how each round searches.
     Returns:
         LMExploration.
     Raises:
@@ -76,7 +115,7 @@ def explore(
 
 def explore_many(
     models: Sequence[LanguageModel], space: Space, r: ArrayLike, log_ref: Tensor, *, rounds: int, alpha: ArrayLike,
-    beta: ArrayLike, rngs: Sequence[np.random.Generator | int], second: Sequence[str], optimiser: Adam = A_ROUND,
+    beta: ArrayLike, rngs: Sequence[np.random.Generator | int], second: Sequence[str], optimiser: Search = A_ROUND,
 ) -> LMExploration:
     """K runs side by side: run k is ``explore`` of the k-th of everything.
 
@@ -89,28 +128,52 @@ def explore_many(
         ValueError, TrainingError: as ``explore``.
     """
     play = _Play(models, space, r, log_ref, rounds, alpha, beta, rngs, second)
-    adam, curves, ends = play.ensemble.adam(optimiser.rate), [], []
-    log_pi = play.look()
+    ensemble, curves, ends, searched = play.ensemble, [], [], 0
+    start, adam = ensemble.flat.detach().clone(), ensemble.adam(optimiser.rate)
+    log_pi = play.look().detach()
     for t in range(play.rounds):
         curves.append(play.numbers(log_pi))
         play.compare(t, log_pi.double().cpu().numpy())
-        for _ in range(optimiser.steps):
-            adam.zero_grad(set_to_none=True)
-            (play.loss() / (t + 1)).sum().backward()
-            adam.step()
-        adam.zero_grad(set_to_none=True)
-        left = play.loss() / (t + 1)  # where the round ends, and the policy of the next one
-        left.sum().backward()
-        ends.append(torch.stack([left.detach(), play.ensemble.slopes()]))
-        log_pi = play.log_pi.detach()
-        if not bool(torch.isfinite(left).all()):
-            raise TrainingError(t, float(left[~torch.isfinite(left)][0]), t)
+        if t + 1 < (1.0 + optimiser.lazy) * searched:
+            ends.append(ends[-1])
+            continue
+        searched, kept = t + 1, ensemble.flat.detach().clone()
+        if optimiser.restart:
+            adam = ensemble.adam(optimiser.rate)
+            with torch.no_grad():
+                ensemble.flat.copy_(start)
+        loss, slope, log_pi = play.search(optimiser, adam, t + 1)
+        if not bool(torch.isfinite(loss).all()):
+            with torch.no_grad():
+                ensemble.flat.copy_(kept)
+            ensemble.put_back(models)
+            raise TrainingError(t, float(loss[~torch.isfinite(loss)][0]), max(t - 1, 0))
+        ends.append(torch.stack([loss, slope]))
     curves.append(play.numbers(log_pi))
-    play.ensemble.put_back(models)
+    ensemble.put_back(models)
     gap, mass, kl = torch.stack(curves, dim=2).double().cpu().numpy()
-    loss, slope = torch.stack(ends, dim=2).double().cpu().numpy()
-    columns = (gap, mass, kl, loss, slope, play.pairs, log_pi.double().cpu().numpy())
+    left, slopes = torch.stack(ends, dim=2).double().cpu().numpy()
+    columns = (gap, mass, kl, left, slopes, play.pairs, log_pi.double().cpu().numpy())
     return LMExploration(*(frozen(np.ascontiguousarray(c)) for c in columns))
+
+
+class _Heated(LanguageModel):
+    """h log softmax(log pi / h) in the place of every token's log pi: V is taken at the temperature h beta."""
+
+    def __init__(self, model: LanguageModel, heat: float) -> None:
+        super().__init__()
+        self.model, self.heat = model, heat
+        self.vocabulary, self.readable, self.context = model.vocabulary, model.readable, model.context
+
+    def log_probs(self, tokens: Tensor, start: int = 0) -> Tensor:
+        return self._warm(self.model.log_probs(tokens, start))
+
+    def tree_log_probs(self, prompts: Tensor, length: int) -> list[Tensor] | None:
+        levels = self.model.tree_log_probs(prompts, length)
+        return None if levels is None else [self._warm(level) for level in levels]
+
+    def _warm(self, log_p: Tensor) -> Tensor:
+        return self.heat * torch.log_softmax(log_p / self.heat, dim=-1)
 
 
 class _Play:
@@ -151,15 +214,28 @@ class _Play:
         self.wins, self.against = np.zeros((K, X, Y, Y)), np.zeros((K, X, Y))
         self.pairs = np.empty((K, self.rounds, 4), dtype=np.int64)
 
-    def look(self) -> Tensor:
-        """[K, X, Y] log pi of the moment."""
-        with torch.no_grad():
-            return self.ensemble.read(self.space.log_probs)
+    def look(self, heat: float = 1.0) -> Tensor:
+        """[K, X, Y] log pi, differentiable."""
+        log_probs = self.space.log_probs
+        return self.ensemble.read(log_probs if heat == 1.0 else lambda model: log_probs(_Heated(model, heat)))
 
-    def loss(self) -> Tensor:
-        """[K] summed over the pairs so far; ``log_pi`` is that of the moment."""
-        self.log_pi = self.ensemble.read(self.space.log_probs)
-        return losses.history_loss(self.log_pi, self.log_ref, *self.counts, alpha=self.alpha, beta=self.beta)
+    def search(self, how: Search, adam: torch.optim.Optimizer, n: int) -> tuple[Tensor, Tensor, Tensor]:
+        """([K] F / n, [K] norm of its gradient, [K, X, Y] log pi) after the steps of one search."""
+        for step in range(how.steps):
+            self._slope(n, how.heat_at(step))
+            adam.param_groups[0]["lr"] = how.rate_at(step)
+            adam.step()
+        loss, log_pi = self._slope(n)
+        assert self.ensemble.flat.grad is not None
+        return loss.detach(), self.ensemble.flat.grad.norm(dim=1), log_pi.detach()
+
+    def _slope(self, n: int, heat: float = 1.0) -> tuple[Tensor, Tensor]:
+        """([K] F / n, log pi [K, X, Y]), the gradients of the first left in the ensemble."""
+        log_pi = self.look(heat)
+        loss = losses.history_loss(log_pi, self.log_ref, *self.counts, alpha=self.alpha, beta=self.beta) / n
+        self.ensemble.flat.grad = None
+        loss.sum().backward()
+        return loss, log_pi
 
     def compare(self, t: int, log_pi: FloatArray) -> None:
         """Round t: a pair and its label in each run, added to the counts."""
