@@ -140,17 +140,23 @@ def xpo(
 
 
 def history_loss(
-    log_pi: Tensor, log_ref: Tensor, wins: Tensor, second: Tensor, *, alpha: float, beta: float
+    log_pi: Tensor, log_ref: Tensor, wins: Tensor, second: Tensor, *, alpha: float | Tensor, beta: float | Tensor
 ) -> Tensor:
     """XPO's loss of a whole history, summed over its pairs, from counts: its cost does not grow with the rounds.
 
     Args:
-        log_pi, log_ref: [X, Y]. wins: [X, Y, Y] how often the first was preferred to the second.
-        second: [X, Y] how often y was the second response y~.
+        log_pi, log_ref: [.., X, Y]; responses that pi_ref never gives count nothing.
+        wins: [.., X, Y, Y] how often the first was preferred to the second.
+        second: [.., X, Y] how often y was the second response y~.
+        alpha, beta: numbers, or tensors [..].
+    Returns:
+        [..].
     """
-    rho = _weight("history_loss", beta) * (log_pi - log_ref)
-    value = (wins * functional.softplus(rho[:, None, :] - rho[:, :, None])).sum()
-    return value if alpha == 0.0 else value + alpha * (second * log_pi).sum()
+    alphas, betas = (torch.as_tensor(w, dtype=log_pi.dtype, device=log_pi.device)[..., None, None] for w in (alpha, beta))
+    written = ~torch.isneginf(log_ref)
+    rho = betas * torch.where(written, log_pi - torch.where(written, log_ref, 0.0), 0.0)
+    value = (wins * functional.softplus(rho[..., None, :] - rho[..., :, None])).sum(dim=(-3, -2, -1))
+    return value + (alphas * second * torch.where(written, log_pi, 0.0)).sum(dim=(-2, -1))
 
 
 def transformed_rewards(

@@ -83,7 +83,8 @@ class Residual(LanguageModel):
             fail("Residual", "correction", f"have the reference's vocabulary and readable ids {sizes}",
                  (correction.vocabulary, correction.readable))
         self.reference, self.correction = reference.requires_grad_(False), correction
-        self.bound = as_real("Residual", "bound", bound, 1e-300, 1e300)
+        scale = torch.tensor(as_real("Residual", "bound", bound, 1e-300, 1e300), dtype=reference.dtype, device=reference.device)
+        self.bound = nn.Parameter(scale, requires_grad=False)  # a weight, so that members of an ensemble may differ in it
         self.vocabulary, self.readable = reference.vocabulary, reference.readable
         self.context = min(reference.context, correction.context)
 

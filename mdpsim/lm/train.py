@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_real, fail, frozen
 from mdpsim.lm import losses
@@ -94,7 +94,7 @@ class Space:
 
 
 def fit(
-    model: LanguageModel, loss: Callable[[], Tensor], *, optimiser: Adam = DEFAULT, watch: Watch | None = None,
+    model: nn.Module, loss: Callable[[], Tensor], *, optimiser: Adam = DEFAULT, watch: Watch | None = None,
     every: int = 50, state: torch.optim.Optimizer | None = None,
 ) -> TrainingTrace:
     """Minimise a loss.
@@ -139,11 +139,11 @@ def fit(
     return TrainingTrace(frozen(np.array(steps)), frozen(np.array(curve)), columns)
 
 
-def _snapshot(model: LanguageModel) -> list[Tensor]:
+def _snapshot(model: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in trainable(model)]
 
 
-def _check(fresh: list[Tensor], first: int, model: LanguageModel, kept: list[Tensor], kept_at: int) -> None:
+def _check(fresh: list[Tensor], first: int, model: nn.Module, kept: list[Tensor], kept_at: int) -> None:
     """Stop at the first loss that is no real number, with the weights of the last look."""
     values = torch.stack(fresh)
     if not bool(torch.isfinite(values).all()):

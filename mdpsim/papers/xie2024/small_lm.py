@@ -1,0 +1,206 @@
+r"""A language model that explores: a rare good response is found by XPO with the theorem's alpha, not by DPO.
+
+Instance. pi_ref is a random transformer, drawn until one of its V^L responses has a probability eps in [1/(8T), 1/(4T)]: the
+good one (the likeliest of these). It pays D = 1/2, the others Unif[0, 1/16]; beta = c / log(1/eps), c = 1/8. T rounds of
+passive play draw it from pi_ref with probability at most T eps <= 1/4. J(pi*) >= D + beta log eps = D - c, and a policy that
+gives the good response with probability q has J <= q D + (1 - q)/16: a gap below (D - c)/3 = 1/8 needs q >= 0.43.
+
+Class. log pi(a | s) = log_softmax(log pi_ref(a | s) + (R/beta) g(s, a)), g in [-1, 1] the tanh of a transformer's logits whose
+head starts at 0 (pi^1 = pi_ref), R = D. A token's |beta log pi/pi_ref| is at most 2R, a response's V_max = 2RL. Without a
+bound the DPO loss and -alpha log pi are unbounded below. pi* has |g| <= 1/2: the range of its Q at a prefix is at most D.
+
+The theorem's alpha needs log|Pi|. Rounding every R g(s, a) to within eta changes beta log pi/pi_ref of a token by 2 eta at
+most (the logit, and the normaliser), the difference of two responses by 4 L eta, and the log-likelihood of T pairs by at
+most 4 L T eta = 1 for eta = 1/(4LT). All tables of n = V + .. + V^L logits, hence all transformers among them, are so covered
+by |Pi| = ceil(R/eta)^n = ceil(4LTR)^n policies. C_cov <= V^L, R_max = D, delta = 0.1. alpha/beta is then 0.12 to 0.14. (Only |Pi|/delta
+enters, so that theorem_alpha is given one policy and delta/|Pi|.) The theorem's regret bound is far above 1 at these T: what is
+shown is that its alpha explores, not its bound.
+
+What is approximated. The theorem's argmin is global: ``mdpsim.lm.explore`` starts each search at pi_ref and anneals. Steps of
+Adam from the last policy instead stay in the basins of likely responses, and XPO found the good one no more often than DPO
+did (the twin "steps-from-the-last-policy"). Policies are updated in rounds 1, 2, .., 10 and whenever the history has grown by a
+tenth. ``loss`` and ``slope`` record what the last search leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mdpsim import rng as rng_
+from mdpsim.align.xpo import theorem_alpha
+from mdpsim.arrays import FloatArray
+from mdpsim.claims.claim import Claim, Point, Twin
+from mdpsim.claims.rules import HighProb
+from mdpsim.papers.xie2024.bounds import PAPER
+
+D, C, DELTA = 0.5, 1 / 8, 0.1  # gain of the good response, beta log(1/eps), and the theorem's confidence
+R = D  # bound of a logit's tilt, times beta
+MARGIN = 1 / 16  # of the other rewards
+NEAR = (D - C) / 3
+GAIN = 2.5  # of pi_ref's head: its rarest response is of the order of 1e-3
+HEAT = 32.0  # of the order of 2 R / beta, 42 to 55 at T = 48 to 256
+LAZY = 0.1  # searches in rounds 1, 2, .., 10, 11, 13, ..: when the history has grown by a tenth
+LEARNERS = {"xpo": ("reference", 1.0), "online": ("policy", 0.0), "comparator": ("reference", 0.0), "flipped": ("reference", -1.0)}
+Columns = Mapping[str, np.ndarray]
+
+
+class Instance(NamedTuple):
+    """pi_ref [Y] in logs, rewards [Y], beta, alpha of the theorem, and the seed of the learners' weights."""
+
+    log_ref: FloatArray
+    r: FloatArray
+    beta: float
+    alpha: float
+    seed: int
+
+
+def cover(point: Point) -> float:
+    """|Pi|: policies within 1 of any of the class in the log-likelihood of the point's T pairs."""
+    V, L, T = point["vocabulary"], point["length"], point["rounds"]
+    return float(np.ceil(4 * L * T * R)) ** sum(V**t for t in range(1, L + 1))
+
+
+def draw_instance(point: Point, rng: np.random.Generator) -> Instance:
+    """A random transformer with a rare response, and the rewards that make it the good one."""
+    import torch
+
+    from mdpsim.lm.model import Config, Transformer
+
+    V, L, T = point["vocabulary"], point["length"], point["rounds"]
+    shape = Config(vocabulary=V, context=L + 1, prompts=1, layers=1, width=16, heads=2, gain=GAIN)
+    low, high = np.log(1 / (8 * T)), np.log(1 / (4 * T))
+    while True:
+        with torch.no_grad():
+            log_ref = _space(V, L, "cpu").log_probs(Transformer(shape, rng))[0].numpy()
+        rare = np.flatnonzero((log_ref >= low) & (log_ref <= high))
+        if rare.size:
+            break
+    good = rare[np.argmax(log_ref[rare])]
+    r = rng.uniform(0.0, MARGIN, V**L)
+    r[good] = D
+    beta = C / -float(log_ref[good])
+    alpha = theorem_alpha(beta=beta, rounds=T, n_policies=1, coverability=float(V**L), r_max=D, v_max=2 * R * L,
+                          delta=DELTA / cover(point))
+    return Instance(log_ref, r, beta, alpha, int(rng.integers(2**63)))
+
+
+def _space(V: int, L: int, device: str) -> Any:
+    import torch
+
+    from mdpsim.lm.train import Space
+
+    return Space(prompts=torch.full((1, 1), V, dtype=torch.int64, device=device), length=L)
+
+
+def first_below(gap: FloatArray, target: float) -> FloatArray:
+    """[K] the first round 1 .. T whose policy has a gap below target; T + 1 where there is none. gap: [K, T + 1]."""
+    good = gap[:, :-1] < target
+    return np.where(good.any(axis=1), good.argmax(axis=1) + 1, good.shape[1] + 1).astype(np.float64)
+
+
+def _explore(point: Point, keys: Sequence[int], learners: Sequence[str], **search: Any) -> dict[str, Any]:
+    """Runs of some learners by name, [n, ..] each; all in one ensemble. Those of a trial share instance, weights, uniforms."""
+    import torch
+
+    from mdpsim.lm.device import reproducible, resolve_dtype
+    from mdpsim.lm.explore import LMExploration, Search, explore_many
+    from mdpsim.lm.model import Config, Transformer
+    from mdpsim.lm.table import Residual, TokenTable, table_of
+
+    V, L, where = point["vocabulary"], point["length"], {"device": point["device"], "dtype": point["dtype"]}
+    shape = Config(vocabulary=V, context=L + 1, prompts=1, layers=1, width=point["width"], heads=2)
+    with reproducible():
+        runs = [(x, *LEARNERS[name]) for x in (draw_instance(point, rng_.generator(key)) for key in keys) for name in learners]
+        models = [
+            Residual(TokenTable(V, L, table_of(x.log_ref[None], V, L), **where), Transformer(shape, x.seed, **where),
+                     bound=R / x.beta) for x, _, _ in runs
+        ]
+        log_ref = torch.tensor(np.stack([x.log_ref[None] for x, _, _ in runs]), dtype=resolve_dtype(point["dtype"]))
+        found = explore_many(
+            models, _space(V, L, point["device"]), np.stack([x.r[None] for x, _, _ in runs]), log_ref.to(point["device"]),
+            rounds=point["rounds"], alpha=[sign * x.alpha for x, _, sign in runs], beta=[x.beta for x, _, _ in runs],
+            rngs=[x.seed for x, _, _ in runs], second=[second for _, second, _ in runs],
+            optimiser=Search(**({"heat": HEAT, "lazy": LAZY} | search)),
+        )
+    return {name: LMExploration(*(c[i :: len(learners)] for c in found)) for i, name in enumerate(learners)} | {
+        "instances": [x for x, _, _ in runs[:: len(learners)]]
+    }
+
+
+def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
+    """The first of T rounds with a gap below (D - c)/3 (T + 1: none), of four learners on the same instance and uniforms.
+
+    ``xpo``: the theorem's alpha. ``online``: online DPO, both responses from pi^t. ``comparator``: alpha = 0, the second from
+    pi_ref. ``flipped``: minus the theorem's alpha. And XPO's gap and mass on the good response at the end, the norm of the
+    gradient its last search left, its alpha / beta, and the reference's gap and eps.
+    """
+    found = _explore(point, keys, tuple(LEARNERS))
+    xpo, instances = found["xpo"], found["instances"]
+    reached = {name: first_below(found[name].gap, NEAR) for name in LEARNERS}
+    ends = {f"{name}_gap": found[name].gap[:, -1] for name in LEARNERS}
+    return reached | ends | {
+        "gap_ref": xpo.gap[:, 0], "eps": xpo.mass[:, 0], "mass": xpo.mass[:, -1], "slope": xpo.slope[:, -1],
+        "optimism": np.array([x.alpha / x.beta for x in instances]),
+    }
+
+
+def measure_local(point: Point, keys: Sequence[int]) -> Columns:
+    """The twin's false algorithm: XPO whose searches are steps of Adam from the last policy, without annealing."""
+    found = _explore(point, keys, ("xpo",), heat=1.0, restart=False, rate=1e-2)["xpo"]
+    return {"xpo": first_below(found.gap, NEAR), "slope": found.slope[:, -1]}
+
+
+def rounds(point: Point) -> float:
+    """T."""
+    return float(point["rounds"])
+
+
+def _points(*shapes: tuple[int, int, int, int]) -> tuple[Point, ...]:
+    """Points of (vocabulary, length, rounds, width)."""
+    return tuple(
+        Point(vocabulary=V, length=L, rounds=T, width=w, device="cpu", dtype="float64") for V, L, T, w in shapes
+    )
+
+
+def _within(column: str) -> HighProb:
+    return HighProb(bound=rounds, delta=0.1, of=column)
+
+
+small_lm_exploration = Claim(
+    id="xie2024/small-lm-exploration",
+    statement=(
+        r"A transformer tilts a random transformer $\pi_{\mathrm{ref}}$ in which the good response has probability "
+        r"$\varepsilon \le 1/(4T)$, $\beta \log(1/\varepsilon) = c = 1/8$, gain $D = 1/2$. XPO with Theorem 3.1's $\alpha$ for "
+        r"the class has an iterate within $(D-c)/3$ of $J(\pi^*)$ among its first $T$ with probability at least $0.9$; "
+        r"online DPO, DPO against $\pi_{\mathrm{ref}}$ ($\alpha = 0$) and $-\alpha$ have not."
+    ),
+    origin="derived",
+    cites=(PAPER.at("Proposition 2.1 and Theorem 3.1, for a language model"),),
+    grid={
+        "smoke": _points((2, 2, 48, 8)),
+        "quick": _points((2, 2, 64, 16)),
+        "paper": _points((2, 2, 64, 16), (2, 2, 128, 32), (4, 1, 64, 16)),
+    },
+    measure=measure_exploration,
+    rule=_within("xpo"),
+    twins=(
+        Twin("online-dpo", r"The same for online DPO.", "a share below 0.5 instead of 0.9", rule=_within("online")),
+        Twin(
+            "no-bonus", r"The same with $\alpha = 0$: DPO against the reference.", "a share below 0.6 instead of 0.9",
+            rule=_within("comparator"),
+        ),
+        Twin("bonus-of-the-other-sign", r"The same with $-\alpha$.", "a share below 0.5 instead of 0.9", rule=_within("flipped")),
+        Twin(
+            "steps-from-the-last-policy", r"The same where a round's search is ten steps of Adam from the last policy.",
+            "a share of about 0.5 instead of 0.9", measure=measure_local,
+            seeds={"smoke": 44, "quick": 100, "paper": 1000},
+        ),
+    ),
+    seeds={"smoke": 64, "quick": 200, "paper": 2000},
+    draws=("vocabulary", "length", "rounds"),
+    needs=("lm",),
+    tags=("exploration", "lm", "random-instances"),
+)
