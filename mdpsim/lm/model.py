@@ -94,6 +94,9 @@ class Config:
             fail("Config", "heads", f"divide the width {self.width}", self.heads)
 
 
+_Held = tuple[Tensor, Tensor]  # keys and values of one layer, [N, heads, T, d] each
+
+
 class _Block(nn.Module):
     """Attention and a two-layer perceptron, each added to what came in."""
 
@@ -104,15 +107,16 @@ class _Block(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(x, keys and values [2, N, heads, T, d] of all so far); with a past, each new row sees it and its forerunners."""
+    def forward(self, x: Tensor, mask: Tensor | None, past: _Held | None = None) -> tuple[Tensor, _Held]:
+        """(x, keys and values of all so far); with a past, each new row sees it and its forerunners."""
         N, T, width = x.shape
-        q, *kv = self.qkv(self.norm_attention(x)).view(N, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        held = torch.stack(kv) if past is None else torch.cat([past, torch.stack(kv)], dim=3)
-        causal = mask is None and T > 1
-        seen = functional.scaled_dot_product_attention(q, held[0], held[1], attn_mask=mask, is_causal=causal)
+        qkv = self.qkv(self.norm_attention(x)).view(N, T, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+        seen = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)
         x = x + self.out(seen.transpose(1, 2).reshape(N, T, width))
-        return x + self.down(functional.gelu(self.up(self.norm_mlp(x)))), held
+        return x + self.down(functional.gelu(self.up(self.norm_mlp(x)))), (k, v)
 
 
 class Transformer(LanguageModel):
@@ -160,7 +164,7 @@ class Transformer(LanguageModel):
         """See the interface; keys and values are kept, so that a token costs one row."""
         first = past is None
         ids = functional.pad(tokens, (1, 0), value=self.readable) if first else tokens
-        done = 0 if first else past[0].shape[3]
+        done = 0 if first else past[0][0].shape[2]
         if done + ids.shape[1] > self.context + 1:
             fail("next_log_probs", "tokens", f"fit the context of {self.context} tokens", done + ids.shape[1] - 1)
         places = torch.arange(done, done + ids.shape[1], device=ids.device)
@@ -183,8 +187,8 @@ class Transformer(LanguageModel):
         return list(out.split([V**t for t in range(length)], dim=1))
 
     def _read(
-        self, ids: Tensor, places: Tensor, mask: Tensor | None, past: list[Tensor] | None = None, *, last: bool = False
-    ) -> tuple[Tensor, list[Tensor]]:
+        self, ids: Tensor, places: Tensor, mask: Tensor | None, past: list[_Held] | None = None, *, last: bool = False
+    ) -> tuple[Tensor, list[_Held]]:
         """Log-probabilities after every row (or the last alone), and the keys and values of each layer."""
         x, held = self.embed(ids) + self.place(places), []
         for i, block in enumerate(self.blocks):
