@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from os import PathLike
@@ -155,14 +156,25 @@ class Transformer(LanguageModel):
     def _start(self, rng: np.random.Generator) -> None:
         """Normal weights: embeddings of variance 1/2 each (they are added), matrices of variance 1 / inputs, biases zero."""
         self.double()
+        with torch.no_grad():
+            for name, p in self.named_parameters():
+                if "norm" not in name:
+                    p.zero_()
+        self._add_noise(1.0, rng)
+
+    @torch.no_grad()
+    def _add_noise(self, sd: float, rng: np.random.Generator) -> None:
         for name, p in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(p)
-            elif "norm" not in name:
+            if not name.endswith("bias") and "norm" not in name:
                 scale = 0.5**0.5 if name.startswith(("embed", "place")) else p.shape[1] ** -0.5
                 scale *= self.config.gain if name.startswith("head") else 1.0
-                with torch.no_grad():
-                    p.copy_(torch.from_numpy(scale * rng.standard_normal(tuple(p.shape))))
+                p.add_(torch.from_numpy(sd * scale * rng.standard_normal(tuple(p.shape))).to(p))
+
+    def perturbed(self, sd: float, rng: np.random.Generator | int) -> Transformer:
+        """A copy to whose embeddings and matrices ``sd`` times noise of the law of their start is added."""
+        other = deepcopy(self)
+        other._add_noise(as_real("perturbed", "sd", sd, 0.0, 1e6), as_generator("perturbed", rng))
+        return other
 
     def log_probs(self, tokens: Tensor, start: int = 0) -> Tensor:
         """See the module; a causal pass over the start symbol and the tokens."""
