@@ -101,7 +101,7 @@ def first_below(gap: FloatArray, target: float) -> FloatArray:
     return np.where(good.any(axis=1), good.argmax(axis=1) + 1, good.shape[1] + 1).astype(np.float64)
 
 
-def _explore(point: Point, keys: Sequence[int], learners: Sequence[str], **search: Any) -> dict[str, Any]:
+def explore_learners(point: Point, keys: Sequence[int], learners: Sequence[str], **search: Any) -> dict[str, Any]:
     """Runs of some learners by name, [n, ..] each; all in one ensemble. Those of a trial share instance, weights, uniforms."""
     import torch
 
@@ -137,7 +137,7 @@ def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
     pi_ref. ``flipped``: minus the theorem's alpha. And XPO's gap and mass on the good response at the end, the norm of the
     gradient its last search left, its alpha / beta, and the reference's gap and eps.
     """
-    found = _explore(point, keys, tuple(LEARNERS))
+    found = explore_learners(point, keys, tuple(LEARNERS))
     xpo, instances = found["xpo"], found["instances"]
     reached = {name: first_below(found[name].gap, NEAR) for name in LEARNERS}
     ends = {f"{name}_gap": found[name].gap[:, -1] for name in LEARNERS}
@@ -149,7 +149,7 @@ def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
 
 def measure_local(point: Point, keys: Sequence[int]) -> Columns:
     """The twin's false algorithm: XPO whose searches are steps of Adam from the last policy, without annealing."""
-    found = _explore(point, keys, ("xpo",), heat=1.0, restart=False, rate=1e-2)["xpo"]
+    found = explore_learners(point, keys, ("xpo",), heat=1.0, restart=False, rate=1e-2)["xpo"]
     return {"xpo": first_below(found.gap, NEAR), "slope": found.slope[:, -1]}
 
 
