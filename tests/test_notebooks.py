@@ -24,7 +24,8 @@ nbclient = pytest.importorskip("nbclient", reason="needs nbclient (extra [test] 
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = ("00_tour", "01_verify_a_theorem", "02_write_your_own_claim", "03_distribution_collapse", "04_demonstrations",
-         "05_exploration", "06_inference_aware")
+         "05_exploration", "06_inference_aware", "07_small_lm")
+NEEDS_TORCH = ("07_small_lm",)
 # nbclient's own event loop and sockets, closed when the interpreter ends
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:jupyter_client"),
@@ -52,14 +53,25 @@ def executed(tmp_path_factory):
         patch.setenv("JUPYTER_PATH", str(root))
         for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
             patch.setenv(name, str(root / name.lower()))
-        found = {}
-        for name in NAMES:
-            notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-            client = nbclient.NotebookClient(
-                notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(root)}}
-            )
-            found[name] = client.execute()
-    return found
+        yield Executed(root)
+
+
+class Executed(dict):
+    """name -> the notebook as it runs now, run when first asked for."""
+
+    def __init__(self, root):
+        super().__init__()
+        self.root = root
+
+    def __missing__(self, name):
+        if name in NEEDS_TORCH:
+            pytest.importorskip("torch", reason="needs [lm]")
+        notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+        client = nbclient.NotebookClient(
+            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(self.root)}}
+        )
+        self[name] = client.execute()
+        return self[name]
 
 
 def test_every_notebook_is_tested():
@@ -195,3 +207,24 @@ def test_inference_aware_alignment(executed):
 
     beta = optimize.brentq(lambda b: (mean(b) - 1) / b - np.log(-b * np.expm1(-1 / b)) - 0.5, 0.05, 5.0)
     assert found["N = 1, CTRL"] == pytest.approx(mean(beta), abs=1e-3)
+
+
+def test_a_small_language_model(executed):
+    found = key_numbers(executed["07_small_lm"])
+    assert found["perplexity"] < found["ngrams"][0]  # it has learned more than frequencies
+    assert found["entropy, RL"] < 0.3
+    for name in ("KL-RL", "GDC"):
+        assert abs(found[f"entropy, {name}"] - found["posterior_entropy"]) < 0.05
+    assert found["kl_rl_left"] < 1e-2
+    assert found["gdc_left"] < 1e-2
+    assert found["identity_error"] < 1e-9  # J = evidence - beta KL, whatever training has left
+    assert all(kl < bound for kl, bound in zip(found["cloned"], found["bounds"], strict=True))
+    assert abs(found["cloned"][0] - found["tables"][0]) < 0.02  # with few demonstrations the transformer is the table
+    assert found["cloned"][-1] < 0.1 * found["cloned"][0]
+    assert found["found, xpo"] > 0.8
+    assert max(found["found, online"], found["found, comparator"], found["found, flipped"]) < 0.7
+    assert found["wins, CTRL"][0] > found["wins, identity"][0] + 0.03
+    for name in ("identity", "CTRL"):
+        enumerated, optimum, sampled, error = found[f"wins, {name}"]
+        assert enumerated < optimum + 0.005
+        assert abs(sampled - enumerated) < 4.0 * error + 0.01
