@@ -17,10 +17,21 @@ from mdpsim.claims.records import Records
 from mdpsim.claims.rules import HighProb, Identity, Inequality, Limit, Order
 from mdpsim.registry import select
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, REJECTED, SUPPORTED
+from mdpsim.versions import install_hint, lacking
 
 CLAIMS = all_claims()
-each = pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
 ARMS = [(claim, arm) for claim in CLAIMS for arm in claim.plan("smoke")]
+
+
+def _able(claim: Claim, *more: str) -> object:
+    """A case, skipped where what the claim's measure imports is not installed."""
+    absent = lacking(claim.needs)
+    skip = pytest.mark.skipif(bool(absent), reason=install_hint(absent))
+    return pytest.param(claim, *more, id="-".join((claim.id, *more)), marks=skip)
+
+
+each = pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
+each_measured = pytest.mark.parametrize("claim", [_able(claim) for claim in CLAIMS])
 
 
 def test_discovery_is_by_file_and_ids_follow_the_file() -> None:
@@ -64,7 +75,7 @@ def test_claim_travels_to_other_processes(claim: Claim) -> None:
         assert pickle.loads(pickle.dumps(claim.measure_of(arm))) is claim.measure_of(arm)
 
 
-@pytest.mark.parametrize(("claim", "arm"), ARMS, ids=lambda v: getattr(v, "id", v))
+@pytest.mark.parametrize(("claim", "arm"), [_able(claim, arm) for claim, arm in ARMS])
 def test_splits_are_bitwise(claim: Claim, arm: str) -> None:
     """measure on keys[0:n] equals measure on any split of them."""
     point = claim.grid["smoke"][-1]
@@ -77,7 +88,7 @@ def test_splits_are_bitwise(claim: Claim, arm: str) -> None:
             assert np.concatenate([p[name] for p in parts]).tobytes() == np.asarray(values).tobytes(), name
 
 
-@each
+@each_measured
 def test_fresh_seeds_draw_fresh_instances(claim: Claim) -> None:
     """Random instances come from the run's seed: two seeds measure different numbers at some point."""
     differs = False
@@ -87,7 +98,7 @@ def test_fresh_seeds_draw_fresh_instances(claim: Claim) -> None:
     assert differs
 
 
-@each
+@each_measured
 def test_columns_the_rules_read_exist(claim: Claim) -> None:
     point = claim.grid["smoke"][0]
     columns = set(claim.measure(point, [claim.trial_key(point, 0, 0)]))
@@ -111,7 +122,7 @@ def smoke_records(claim_id: str) -> Records:
     return run(get_claim(claim_id), preset="smoke")
 
 
-@each
+@each_measured
 def test_smoke_verdict(claim: Claim) -> None:
     """At the smoke preset every claim built in is supported and every twin rejected."""
     verdict = judge(claim, smoke_records(claim.id))
@@ -120,7 +131,7 @@ def test_smoke_verdict(claim: Claim) -> None:
     assert verdict.n_trials == len(claim.grid["smoke"]) * claim.seeds["smoke"]  # points that only twins visit not counted
 
 
-@each
+@each_measured
 def test_a_claim_made_false_is_not_supported(claim: Claim) -> None:
     """Swap each twin in for the claim: the verdict must turn to refuted, through the very same judge.
 
