@@ -165,6 +165,11 @@ _AXES: dict[str, Any] = {
 }
 _WIDER = _AXES | {"beta": (0.02, 0.1), "tokens": (2, 3, 4), "layers": (1, 2), "shift": (0.2, 0.3)}
 _BOTH = {"optimiser": ("lbfgs", "adam")}
+_POSTERIOR = {
+    "smoke": product(**_AXES, **DEVICE),
+    "quick": product(**_AXES | {"layers": (1, 2)} | _BOTH, **DEVICE),
+    "paper": product(**_WIDER | _BOTH, **DEVICE),
+}
 _DRAWS = ("beta", "tokens", "layers", "prompts", "shift")
 _RULE = {"kl": TOL_KL, "evidence": TOL_J, "inside": TOL_INSIDE}
 
@@ -177,11 +182,7 @@ small_lm_posterior = Claim(
     ),
     origin="derived",
     cites=(PAPER.at("Section 3"),),
-    grid={
-        "smoke": product(**_AXES, **DEVICE),
-        "quick": product(**_AXES | {"layers": (1, 2)} | _BOTH, **DEVICE),
-        "paper": product(**_WIDER | _BOTH, **DEVICE),
-    },
+    grid=_POSTERIOR,
     measure=measure_posterior,
     rule=Identity(_RULE),
     twins=(
@@ -197,6 +198,7 @@ small_lm_posterior = Claim(
         Twin(
             "plain-rl", r"RL without a KL term reaches the posterior.",
             r"a KL of $-\log \pi^*$ at the response that is left: above $0.5$, $50$ tolerances", measure=measure_plain,
+            grid={preset: tuple(p for p in points if p["optimiser"] == "lbfgs") for preset, points in _POSTERIOR.items()},
         ),
     ),
     seeds={"smoke": 3, "quick": 4, "paper": 20},
@@ -239,8 +241,8 @@ _COLLAPSE = {"entropy_rl": TOL_H, "apart_kl_rl": TOL_H, "apart_gdc": TOL_H}
 small_lm_collapse = Claim(
     id="korbak2022/small-lm-collapse",
     statement=(
-        r"RL of a small transformer collapses, and neither KL-RL nor GDC does: from one start, with one reward, the mean entropy "
-        r"over prompts ends below $0.05$ nats for $\mathbb{E}_\pi r$, and within $0.05$ nats of $H(\pi^*)$ at every "
+        r"RL of a small transformer collapses, and neither KL-RL nor GDC does: from one start, with one reward, the mean "
+        r"entropy over prompts ends below $0.05$ nats for $\mathbb{E}_\pi r$, and within $0.05$ nats of $H(\pi^*)$ at every "
         r"prompt for $\mathbb{E}_\pi r - \beta\,\mathrm{KL}(\pi\,\|\,\pi_0)$ and for $-\mathrm{KL}(\pi^*\,\|\,\pi)$."
     ),
     origin="derived",
