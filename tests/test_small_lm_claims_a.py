@@ -67,9 +67,17 @@ def test_columns_of_the_posterior_claim() -> None:
     assert plain["evidence"] > 0.02
 
 
+def test_the_worst_prompt_counts() -> None:
+    _, _, log_ref, _ = table(3)
+    even = torch.full_like(log_ref, -np.log(9.0))
+    each = (log_ref.exp() * (log_ref - even)).sum(dim=1)
+    assert posterior._worst(log_ref, even) == pytest.approx(float(each.max()), abs=1e-14)
+    assert float(each.max() - each.min()) > 1e-3
+
+
 def test_moved_weights() -> None:
     """Noise has the scale of the start, times sd; biases and norms stay; the model itself does not change."""
-    config = Config(vocabulary=5, context=3, width=32, gain=0.5)
+    config = Config(vocabulary=40, context=3, width=32, gain=0.5)
     model = Transformer(config, 0)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     other = model.perturbed(0.3, 7)
@@ -135,13 +143,13 @@ def test_climb_counts_evaluations_and_keeps_good_weights() -> None:
     def breaks(log_pi: Tensor) -> Tensor:
         value = losses.kl_reward(log_pi, -r, log_ref, 0.5)
         values.append(float(value.detach()))
-        return value * (float("nan") if len(values) == 4 else 1.0)
+        return value * float("nan") if len(values) == 4 else value - 100.0 * (len(values) == 3)
 
     with pytest.raises(TrainingError, match="loss is nan at step 3") as caught:
         climb(model, space, breaks)
     reached = float(losses.kl_reward(space.log_probs(model).detach(), -r, log_ref, 0.5))
-    assert caught.value.kept == int(np.argmax(values[:3]))
-    assert reached == max(values[:3]) != values[3]
+    assert caught.value.kept == 0  # the start, looked at twice; the third was said to be worse
+    assert reached == values[0] == values[1] != values[2]
     with pytest.raises(ValueError, match="climb: model must have parameters to train"):
         climb(model.requires_grad_(False), space, breaks)
     with pytest.raises(ValueError, match="LBFGS: evaluations must"):
@@ -199,6 +207,20 @@ def test_two_sample_win_rate() -> None:
     runs = [best_of_n.two_sample(rng.normal(0.8, 1.0, (2, 40)), rng.normal(0.0, 1.0, (2, 60))) for _ in range(2000)]
     values, errors = np.array(runs).T
     assert values.std() / np.sqrt((errors**2).mean()) == pytest.approx(1.0, abs=0.08)  # 4 standard errors of an sd of 2000
+
+
+def test_what_training_leaves_is_a_divergence() -> None:
+    """KL(pi || pi*) from the objective's shortfall is that of the laws; no beta here is 1."""
+    x = best_of_n._instance(BEST_OF_N, np.random.default_rng(8))
+    stated = best_of_n.CTRL(kl=0.5).run(x.r, x.p)
+    with reproducible():
+        arm = best_of_n._train(x, stated)
+        pi = x.space.log_probs(arm.model).detach().exp().numpy()
+    assert arm.left == pytest.approx(float((pi * np.log(pi / stated.pi)).sum(axis=1).mean()), rel=1e-6)
+    assert arm.kl == pytest.approx(float((pi * np.log(pi / x.p)).sum(axis=1).mean()), rel=1e-9)
+    assert stated.beta < 0.5
+    assert arm.win == pytest.approx(win_rate(pi, x.p, x.r, 4), abs=1e-12)
+    assert arm.win_of_one == pytest.approx(win_rate(pi, x.p, x.r, 1), abs=1e-12)
 
 
 def test_columns_of_the_best_of_n_claim() -> None:
