@@ -5,7 +5,7 @@ average out: L-BFGS (Liu and Nocedal, 1989) with a line search by the strong Wol
 40 evaluations as Adam in some hundred steps. The less an optimiser leaves undone, the better it is told apart from what a
 theorem says of the optimum.
 
-It stops where the gradient has fallen by a factor: on the plateau around a point mass, where reward alone leads, there is nothing
+It stops where the gradient has fallen by a factor: on the plateau around a point mass, where reward alone leads, nothing is
 left to see but rounding, and a line search that goes on there can jump off the plateau and end anywhere.
 """
 
