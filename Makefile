@@ -1,9 +1,13 @@
 # Two commands: `make reproduce` sets up and verifies every claim; `make test` sets up and runs the tests.
 # `make bench` times the kernels against peers and the machine's limit; `make bench QUICK=1` in about two minutes.
+# `make test LM=0` does without torch, which the language models need and which is large; their tests are then skipped.
+# JOBS=1: test processes, one a core where nothing else is said.
 # PYTHON=python3.12 make ...  chooses the interpreter of the virtual environment in .venv.
 
 PYTHON ?= python3
 PRESET ?= quick
+LM     ?= 1
+JOBS   ?= $(shell nproc 2>/dev/null || echo 2)
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -18,9 +22,9 @@ reproduce: $(VENV)/.run
 	exit $$status
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test $(if $(filter 0,$(LM)),,$(VENV)/.lm)
 	$(BIN)/ruff check
 	$(BIN)/pyright
 
@@ -37,6 +41,11 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.run
 	@echo "installing the test tools into $(VENV) (once)"
 	@$(PIP) --editable '.[test,lint,gym]'
+	@touch $@
+
+$(VENV)/.lm: $(VENV)/.test
+	@echo "installing torch into $(VENV) (once, several hundred MB or more; make test LM=0 does without)"
+	@$(PIP) --editable '.[lm]'
 	@touch $@
 
 $(BIN)/python:

@@ -19,12 +19,13 @@ from rich.text import Text
 
 from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.claims.claim import PRESETS, Claim
+from mdpsim.claims.device import DEVICES, check_device, devices_of, on_device
 from mdpsim.claims.run import MAX_SEED, MeasureError, missing, run_all
 from mdpsim.registry import all_claims, get_claim, select
 from mdpsim.store import DEFAULT_PATH, Store
 from mdpsim.terminal import compilation_line, console, errors, flat, messages, print_json, progress_bar, show_verdicts
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED
-from mdpsim.verify import Judged, estimate_costs, held_preset, judge_all
+from mdpsim.verify import Judged, estimate_costs, judge_all, judge_held
 from mdpsim.versions import cores, lacking
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -36,6 +37,9 @@ Json = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout, one ob
 Seed = Annotated[int, typer.Option("--seed", help="K: trial i draws from the pair (K, i).")]
 HeldPreset = Annotated[
     str | None, typer.Option("--preset", help="Default: the largest preset that the store holds in full.")
+]
+HeldDevice = Annotated[
+    str | None, typer.Option("--device", help="cpu or cuda; default: that of which the store holds the larger preset.")
 ]
 
 
@@ -165,19 +169,21 @@ def verify(
     store: StorePath = DEFAULT_PATH,
     as_json: Json = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when something is inconclusive.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda, for claims that depend on it.")] = "auto",
 ) -> None:
     """Run what the store does not hold yet, and judge."""
     with errors():
         if preset not in PRESETS:
             unknown("verify", "--preset", preset, PRESETS)
+        check_device("verify", "--device", device)
         with contextlib.redirect_stdout(sys.stderr):  # what a claims file prints is a message
-            claims = select(targets or [])
+            claims = [on_device(claim, device) for claim in select(targets or [])]
         n_jobs = cores() if jobs is None else jobs
         as_count("verify", "--seed", seed, low=0, high=MAX_SEED)
         failure: MeasureError | None = None
         able = [c for c in claims if not lacking(c.needs)]
         with Store(store) as opened, contextlib.redirect_stdout(sys.stderr), compilation_line():
-            with progress_bar(claims, preset, seed, opened) as progress:
+            with progress_bar(able, preset, seed, opened) as progress:
                 options = {"preset": preset, "seed": seed, "store": opened}
                 try:
                     run_all(able, preset=preset, seed=seed, sink=opened, jobs=n_jobs, budget=budget, progress=progress)
@@ -200,24 +206,32 @@ def judge(
     store: StorePath = DEFAULT_PATH,
     as_json: Json = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when something is inconclusive.")] = False,
+    device: HeldDevice = None,
 ) -> None:
     """Judge again what a store holds, running nothing."""
     with errors():
-        _finish(_judge_held(targets or [], preset, seed, store), as_json, strict)
+        _finish(_judge_held(targets or [], preset, device, seed, store), as_json, strict)
 
 
-def _judge_held(targets: Sequence[str], preset: str | None, seed: int, path: Path) -> list[Judged]:
-    """Judge the claims a store has records of (or those named), each at its own largest complete preset."""
+def _check_held(preset: str | None, device: str | None, seed: int) -> None:
+    """Guard what names records that a store may hold: they need no device here."""
     if preset is not None and preset not in PRESETS:
         unknown("judge", "--preset", preset, PRESETS)
+    if device is not None:
+        check_device("judge", "--device", device, DEVICES)
     as_count("judge", "--seed", seed, low=0, high=MAX_SEED)
+
+
+def _judge_held(targets: Sequence[str], preset: str | None, device: str | None, seed: int, path: Path) -> list[Judged]:
+    """Judge the claims a store has records of (or those named), each at its own largest complete preset."""
+    _check_held(preset, device, seed)
     claims = select(targets)
     judged: list[Judged] = []
     with Store(path, create=False) as store:
         held = {claim for claim, k, _ in store.held() if k == seed}
         for claim in claims:
             if claim.id in held or targets:
-                judged += judge_all([claim], preset=preset or held_preset(claim, seed, store), seed=seed, store=store)
+                judged.append(judge_held(claim, seed=seed, store=store, preset=preset, device=device))
     if not judged:
         raise ValueError(f"judge: --store must hold records of a registered claim at seed {seed}; got none in {path}")
     return judged
@@ -241,15 +255,17 @@ def report(
     seed: Seed = 0,
     store: StorePath = DEFAULT_PATH,
     as_json: Json = False,
+    device: HeldDevice = None,
 ) -> None:
     """Write index.html, figures (PDF, PNG) and tables (CSV, LaTeX) of what a store holds."""
     with errors():
         from mdpsim.report import write_report
         from mdpsim.versions import versions
 
-        judged = _judge_held(targets or [], preset, seed, store)
+        judged = _judge_held(targets or [], preset, device, seed, store)
         context = {
-            "versions": versions(), "commit": versions().get("commit"), "store": str(store), "seed": seed, "device": "cpu",
+            "versions": versions(), "commit": versions().get("commit"), "store": str(store), "seed": seed,
+            "device": ", ".join(sorted({name for one in judged for name in devices_of(one.claim)})),
             "preset": ", ".join(dict.fromkeys(one.verdict.preset for one in judged)),
         }
         page = write_report(judged, out, context=context)
@@ -261,20 +277,26 @@ def report(
 
 @app.command()
 def cite(
-    claim: One, preset: HeldPreset = None, seed: Seed = 0, store: StorePath = DEFAULT_PATH, as_json: Json = False
+    claim: One,
+    preset: HeldPreset = None,
+    seed: Seed = 0,
+    store: StorePath = DEFAULT_PATH,
+    as_json: Json = False,
+    device: HeldDevice = None,
 ) -> None:
     """BibTeX of the paper and of mdpsim, and the sentence to quote with numbers and origin."""
     with errors():
         from mdpsim.report import citation
         from mdpsim.versions import bibtex
 
+        _check_held(preset, device, seed)
         found = _one(claim)
         sentence = None
         if store.exists():
             with Store(store, create=False) as opened:
                 if any(c == found.id and k == seed for c, k, _ in opened.held()):
-                    name = preset or held_preset(found, seed, opened)
-                    sentence = citation(found, judge_all([found], preset=name, seed=seed, store=opened)[0].verdict)
+                    one = judge_held(found, seed=seed, store=opened, preset=preset, device=device)
+                    sentence = citation(one.claim, one.verdict)
         entries = [paper.bibtex() for paper in found.cites] + [bibtex()]
         if as_json:
             print_json({"claim": found.id, "sentence": sentence, "bibtex": entries})
@@ -285,7 +307,7 @@ def cite(
 
 @app.command()
 def info(as_json: Json = False) -> None:
-    """Versions, threads, BLAS, CPU, commit."""
+    """Versions, threads, BLAS, CPU, devices, commit."""
     with errors():
         from mdpsim.versions import information
 

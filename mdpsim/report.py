@@ -19,6 +19,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from mdpsim.claims.claim import Claim, Paper
+from mdpsim.claims.device import depends_on_device, devices_of
 from mdpsim.claims.rules import LEVEL, HighProb, Identity, Inequality, Limit, Mean, Order, Rate
 from mdpsim.plots.labels import axis_label, column_label, format_estimate, format_interval, format_number
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, REJECTED, SUPPORTED, Records, Verdict
@@ -65,8 +66,9 @@ def citation(claim: Claim, verdict: Verdict) -> str:
     where = "; ".join(map(str, claim.cites))
     return (
         f"{where} [{claim.id}, rev {verdict.rev}]: {status_words(verdict)}. In simulation at level {LEVEL:g}, "
-        f"preset {verdict.preset}, seed {verdict.seed}, {verdict.n_trials} trials: {found}; {_twin_sentence(verdict)}. "
-        f"Origin: {ORIGINS[claim.origin]}. mdpsim {verdict.versions.get('mdpsim', 'of unknown version')}."
+        f"preset {verdict.preset}, seed {verdict.seed}, {verdict.n_trials} trials{_computed_on(claim, verdict)}: {found}; "
+        f"{_twin_sentence(verdict)}. Origin: {ORIGINS[claim.origin]}. "
+        f"mdpsim {verdict.versions.get('mdpsim', 'of unknown version')}."
     ).replace("’", "'")
 
 
@@ -77,6 +79,14 @@ def status_words(verdict: Verdict) -> str:
     return verdict.status
 
 
+def _computed_on(claim: Claim, verdict: Verdict) -> str:
+    """The device, and the torch, of a claim that depends on it."""
+    if not depends_on_device(claim):
+        return ""
+    torch = verdict.versions.get("torch")
+    return f" on {', '.join(devices_of(claim))}" + (f" (torch {torch})" if torch else "")
+
+
 def _twin_sentence(verdict: Verdict) -> str:
     """How the same test did on what is false."""
     kept = [t.name for t in verdict.twins if t.status != REJECTED]
@@ -85,7 +95,6 @@ def _twin_sentence(verdict: Verdict) -> str:
         return f"the same test rejected {n - len(kept)} of {n} falsified twins (not {', '.join(kept)})"
     which = "its falsified twin" if n == 1 else "both falsified twins" if n == 2 else f"all {n} falsified twins"
     return f"the same test rejected {which}"
-
 
 
 class FigureWarning(UserWarning):
@@ -272,6 +281,8 @@ def _view(claim: Claim, records: Records, v: Verdict, p_holm: float, folder: Pat
     """What the page shows of one claim."""
     row = _row(claim, v, "html")
     numbers = ("estimate", "bound", "slack", "seconds")
+    device = ", ".join(devices_of(claim))
+    where = f" --device {device}" if depends_on_device(claim) else ""
     return {
         "claim": claim,
         "verdict": v,
@@ -284,8 +295,8 @@ def _view(claim: Claim, records: Records, v: Verdict, p_holm: float, folder: Pat
         "interval": isinstance(claim.rule, Mean | Rate | HighProb | Order | Limit),
         "noun": _NOUNS[claim.rule.name],
         "bound_noun": _BOUNDS[claim.rule.name],
-        "figure": _figure(claim, records, v, folder, context),
-        "command": f"mdpsim verify {claim.id} --preset {v.preset} --seed {v.seed}",
+        "figure": _figure(claim, records, v, folder, {**context, "device": device}),
+        "command": f"mdpsim verify {claim.id} --preset {v.preset} --seed {v.seed}{where}",
         "sentence": _minus(citation(claim, v)),
         "bibtex": "\n\n".join(dict.fromkeys(p.bibtex() for p in claim.cites)),
     }

@@ -25,8 +25,9 @@ from typing import Any
 from mdpsim import rng
 from mdpsim.arrays import as_count, fail
 from mdpsim.claims.claim import Claim, Point
+from mdpsim.claims.device import devices_of
 from mdpsim.claims.records import Columns, Records, stack
-from mdpsim.versions import versions
+from mdpsim.versions import gpu, versions
 
 APPLICATION_ID = 0x6D647073  # "mdps", in the file's header
 SCHEMA = 1
@@ -74,7 +75,7 @@ class Store:
         if synchronous not in ("NORMAL", "FULL"):
             fail("Store", "synchronous", "be 'NORMAL' or 'FULL'", repr(synchronous))
         self.path = str(path)
-        self._run: int | None = None
+        self._runs: dict[str | None, int] = {}
         self._series: dict[tuple[str, int, str, Point], int] = {}
         if self.path != ":memory:":
             self._prepare(create)
@@ -162,7 +163,7 @@ class Store:
         """Keep finished trials: one transaction, committed when this returns."""
         names = list(columns)
         with self._writing():
-            run, series = self._run_id(), self._series_id(claim, arm, point)
+            run, series = self._run_id(gpu() if point.get("device") == "cuda" else None), self._series_id(claim, arm, point)
             rows = []
             for j, i in enumerate(trials):
                 key = record_key(claim, arm, point, seed, i)
@@ -182,21 +183,21 @@ class Store:
             with _transaction(self._db):
                 yield
         except BaseException:
-            self._run = None
+            self._runs.clear()
             self._series.clear()
             raise
 
-    def _run_id(self) -> int:
-        """This process's row in the run table, made at its first record."""
-        if self._run is None:
-            what = versions()
+    def _run_id(self, on: str | None) -> int:
+        """This process's row in the run table, made at its first record; what a GPU computes has a row that names it."""
+        if on not in self._runs:
+            what = versions() | ({} if on is None else {"gpu": on})
             cursor = self._db.execute(
                 "INSERT INTO runs (started, host, fingerprint, versions) VALUES (?, ?, ?, ?)",
                 (time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), platform.node(), what["platform"], json.dumps(what)),
             )
-            self._run = cursor.lastrowid
-        assert self._run is not None
-        return self._run
+            assert cursor.lastrowid is not None
+            self._runs[on] = cursor.lastrowid
+        return self._runs[on]
 
     def _series_id(self, claim: Claim, arm: str, point: Point) -> int:
         where = (claim.id, claim.rev, arm, point)
@@ -268,12 +269,13 @@ class Store:
         return seconds / trials if trials else 0.0
 
     def costs(self, claim: Claim) -> dict[tuple[str, str], tuple[int, float]]:
-        """(arm, canonical JSON of the point) -> (trials, seconds) measured for this revision, all seeds together."""
+        """(arm, canonical JSON of the point) -> (trials, seconds) of this revision on the claim's device, all seeds."""
         found = self._db.execute(
             "SELECT arm, point, sum(trials), sum(seconds) FROM costs JOIN series ON series.id = costs.series "
             "WHERE claim = ? AND rev = ? GROUP BY arm, point", (claim.id, claim.rev),
         )
-        return {(arm, point): (trials, seconds) for arm, point, trials, seconds in found}
+        here = devices_of(claim)
+        return {(arm, p): (n, seconds) for arm, p, n, seconds in found if json.loads(p).get("device", "cpu") in here}
 
     def _texts(self, series: int | None, seed: int) -> set[str]:
         """Hashes of the measures that filled a series."""
@@ -285,12 +287,14 @@ class Store:
         notes = []
         what: dict[str, str] = {}
         prints = set()
+        engine = ("torch", "gpu") if "lm" in claim.needs else ()  # what computes beside the kernels
         for run in sorted(runs):
             row = self._db.execute("SELECT fingerprint, versions FROM runs WHERE id = ?", (run,)).fetchone()
-            prints.add(row[0])
             what = json.loads(row[1])
+            prints.add((row[0], *(what.get(name) for name in engine)))
         if len(prints) > 1:
-            notes.append(f"records of {len(prints)} platforms or kernel versions: their last digits may differ")
+            kinds = "platforms, GPUs or versions of the kernels or torch" if engine else "platforms or kernel versions"
+            notes.append(f"records of {len(prints)} {kinds}: their last digits may differ")
         others = self._db.execute(
             "SELECT count(*) FROM records JOIN series ON series.id = records.series WHERE claim = ? AND rev <> ?",
             (claim.id, claim.rev),

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.claims.claim import PRESETS, Claim, Point
+from mdpsim.claims.device import DEVICES, check_device, depends_on_device, moved, on_device
 from mdpsim.claims.records import Records
-from mdpsim.claims.run import run_all
+from mdpsim.claims.run import missing, run_all
 from mdpsim.registry import get_claim
 from mdpsim.store import Store, as_store
 from mdpsim.verdict.judge import judge
@@ -34,6 +35,7 @@ def verify(
     store: Store | str | os.PathLike[str] | None = None,
     jobs: int = 1,
     budget: float | None = None,
+    device: str = "auto",
 ) -> Verdict:
     """Run the trials that a store does not hold yet, and judge all that the preset asks for.
 
@@ -44,6 +46,7 @@ def verify(
         store: a Store or its path; None keeps nothing.
         jobs: number of processes. With more than one, a script needs ``if __name__ == "__main__":``.
         budget: seconds after which nothing more is begun; None runs all. A claim short of trials is inconclusive, or refuted.
+        device: where claims that depend on it are computed: "cpu", "cuda", or "auto": CUDA where there is a device.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
         MeasureError: the claim's measure raised or returned no valid columns.
@@ -54,8 +57,10 @@ def verify(
         fail("verify", "claim", "be a Claim or the id of one", repr(claim))
     if preset not in PRESETS:
         unknown("verify", "preset", preset, PRESETS)
+    check_device("verify", "device", device)
     as_count("verify", "seed", seed, low=0)
     as_count("verify", "jobs", jobs)
+    claim = on_device(claim, device)
     opened = as_store(store)
     try:
         run_all([claim], preset=preset, seed=seed, sink=opened, jobs=jobs, budget=budget)
@@ -83,6 +88,29 @@ def held_preset(claim: Claim, seed: int, store: Store) -> str:
         if not any(store.missing(claim, arm, p, seed, n) for arm, points in plan.items() for p, n in points.items()):
             return preset
     return "quick" if "quick" in claim.grid else next(iter(claim.grid))
+
+
+def held_device(claim: Claim, seed: int, store: Store, preset: str | None = None) -> str:
+    """The device on which a store holds the larger complete preset of a claim, then more trials; the CPU on ties."""
+    if not depends_on_device(claim):
+        return "cpu"
+
+    def held(device: str) -> tuple[int, int]:
+        there = moved(claim, device)
+        name = preset or held_preset(there, seed, store)
+        left = sum(len(chunk.trials) for chunk in missing([there], name, seed, store))
+        return -1 if left else PRESETS.index(name), -left
+
+    return max(DEVICES, key=held)
+
+
+def judge_held(
+    claim: Claim, *, seed: int, store: Store, preset: str | None = None, device: str | None = None
+) -> Judged:
+    """Judge what a store holds of a claim: of its largest complete preset, on the device that has it, where these are None."""
+    there = moved(claim, device or held_device(claim, seed, store, preset))
+    (judged,) = judge_all([there], preset=preset or held_preset(there, seed, store), seed=seed, store=store)
+    return judged
 
 
 class Costs(NamedTuple):

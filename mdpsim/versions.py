@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,17 +18,19 @@ EXTRAS = {
     "lm": "torch", "hf": "transformers", "gym": "gymnasium", "cluster": "dask", "export": "pyarrow", "notebooks": "nbclient",
 }
 PACKAGES = ("mdpsim", "numpy", "scipy", "numba", "llvmlite")
+OPTIONAL = ("torch",)  # computes for some claims, where it is installed
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of Python, mdpsim and what computes for it, and the fingerprint under "platform"."""
+    """Versions of Python, mdpsim and what computes for it, and the fingerprint under "platform"; none is loaded."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in PACKAGES + OPTIONAL:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
+            if name in PACKAGES:
+                found[name] = "not installed"
     if (revision := commit()) is not None:
         found["commit"] = revision
     found["platform"] = fingerprint()
@@ -70,13 +73,30 @@ def install_hint(extras: Iterable[str]) -> str:
     return f"needs [{names}]: pip install 'mdpsim[{names}]'"
 
 
+def gpu() -> str | None:
+    """The CUDA device that torch computes on, None where there is none or torch is not loaded: it is not loaded to find out."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
+
+
+def devices() -> list[str]:
+    """What claims may be computed on here; this loads torch."""
+    if lacking(("lm",)):
+        return ["cpu"]
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # an installation whose libraries are not there
+        return ["cpu", f"torch does not load: {error}"]
+    return ["cpu", *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count()))]
+
+
 def cores() -> int:
     """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def information() -> dict[str, Any]:
-    """What ``mdpsim info`` shows: versions, threads, BLAS, CPU, commit, and the state of the kernel cache."""
+    """What ``mdpsim info`` shows: versions, threads, BLAS, CPU, devices, commit, and the state of the kernel cache."""
     import llvmlite.binding as llvm
     import numba
     import numpy as np  # noqa: F401 - loads the BLAS that is asked for below
@@ -87,7 +107,7 @@ def information() -> dict[str, Any]:
     blas = [f"{lib['internal_api']} {lib['version']} ({lib['num_threads']} threads)" for lib in threadpool_info()]
     return {
         **versions(), "cpu": llvm.get_host_cpu_name(), "cores": cores(), "numba_threads": numba.get_num_threads(),
-        "blas": blas, "kernels": {"cache": _jit.CACHE_DIRECTORY, "not_compiled": _jit.uncached()},
+        "blas": blas, "devices": devices(), "kernels": {"cache": _jit.CACHE_DIRECTORY, "not_compiled": _jit.uncached()},
     }
 
 

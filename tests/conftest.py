@@ -1,20 +1,36 @@
-"""Shared fixtures, and the order of the suite: what inspects all kernels runs last."""
+"""Shared fixtures, and what is looked at when a process of the suite ends: the kernels' signatures."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """``test_signatures`` looks at what the whole suite compiled."""
-    items.sort(key=lambda item: "test_signatures" in item.nodeid)
+def beyond_one_signature(kernels: Iterable[Any]) -> dict[str, Any]:
+    """Kernels that were compiled for more than one: a wrapper passes writable, strided or other-typed arrays."""
+    return {f"{k.py_func.__module__}.{k.py_func.__name__}": k.signatures for k in kernels if len(k.signatures) > 1}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_signature_a_kernel() -> Iterator[None]:
+    """After all tests of this process: an error at the end of its last test."""
+    yield
+    from mdpsim.kernels import _jit
+
+    assert beyond_one_signature(_jit.KERNELS) == {}
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> None:
+    """Several test processes share the cores, and small products gain nothing from a second thread."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

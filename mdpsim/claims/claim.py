@@ -25,6 +25,7 @@ from mdpsim.versions import EXTRAS
 PRESETS = ("smoke", "quick", "paper", "full")
 ORIGINS = ("paper", "as-transcribed", "derived", "folklore")
 CLAIM_ARM = "claim"
+DEVICE_AXES = ("device", "dtype")  # where and in which precision a trial is computed: in its record's key, never in its draws
 
 Measure = Callable[["Point", Sequence[int]], Mapping[str, np.ndarray]]
 
@@ -185,8 +186,8 @@ class Claim:
         rule: one of :mod:`mdpsim.claims.rules`.
         twins: one or more :class:`Twin`.
         seeds: preset -> number of trials at each point.
-        draws: names of the axes that a trial's random numbers depend on; None means all. Points that differ
-            elsewhere only share their draws (common random numbers).
+        draws: names of the axes that a trial's random numbers depend on; None means all but ``device`` and ``dtype``, on which
+            they never do. Points that differ elsewhere only share their draws (common random numbers).
         needs: extras of the package that the measure imports, as ("lm",). Where one is not installed the claim is listed and
             judged by what a store holds, but not run.
         tags: free words for ``mdpsim list --tag``.
@@ -230,6 +231,8 @@ class Claim:
         self._check_twins(where)
         if self.draws is not None and not isinstance(self.draws, tuple):
             fail(where, "draws", "be None or a tuple of names of axes", repr(self.draws))
+        if on := set(self.draws or ()) & set(DEVICE_AXES):
+            fail(where, "draws", "leave out device and dtype: every device computes with the same draws", ", ".join(sorted(on)))
         if not isinstance(self.needs, tuple) or not set(self.needs) <= set(EXTRAS):
             fail(where, "needs", f"be a tuple of extras among {', '.join(EXTRAS)}", repr(self.needs))
         if self.within:
@@ -323,9 +326,9 @@ class Claim:
         return rng_.digest(text).hex()[:16]
 
     def trial_key(self, point: Point, seed: int, trial: int) -> int:
-        """Key of a trial's Generator: (claim id, the drawn subset of the point, K, i); never the arm or the rev."""
-        drawn = dict(point) if self.draws is None else {name: point[name] for name in self.draws}
-        return rng_.key("trial", self.id, drawn, seed, trial)
+        """Key of a trial's Generator: (claim id, the drawn subset of the point, K, i); never the arm, the rev, the device."""
+        names = [name for name in point if name not in DEVICE_AXES] if self.draws is None else self.draws
+        return rng_.key("trial", self.id, {name: point[name] for name in names}, seed, trial)
 
 
 def _check_plan(

@@ -48,15 +48,15 @@ def resolve_dtype(name: str) -> torch.dtype:
 def reproducible(threads: int = 1) -> Iterator[None]:
     """Deterministic algorithms, no TF32, and this many CPU threads; what was set before is set again at the end."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
-    before = (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads())
+    before = (torch.get_deterministic_debug_mode(), torch.get_num_threads())
     tf32 = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
     try:
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import torch._inductor: seconds
         torch.set_num_threads(threads)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        torch.set_deterministic_debug_mode(before[0])
         torch.set_num_threads(before[1])
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
 

@@ -9,14 +9,17 @@ transformer is pre-norm with learned positions (Vaswani et al., 2017; Radford et
 starts at zero times ``gain``; its default is 2 layers of width 64.
 
 ``tree_log_probs`` reads every prefix of a response once: the nodes of the tree are one sequence of tokens, each attending
-to its ancestors alone, so all V^L responses cost 1 + V + .. + V^(L-1) tokens instead of L V^(L-1).
+to its ancestors alone, so all V^L responses cost 1 + V + .. + V^(L-1) tokens instead of L V^(L-1). A small tree attends by
+one mask over its n rows (n^2 products, one call); a large one level by level (n L products: the keys of a node are shared by
+what is below it).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from os import PathLike
 from typing import Any
 
@@ -29,7 +32,10 @@ from mdpsim.arrays import as_count, as_real, fail
 from mdpsim.lm.device import resolve_dtype
 from mdpsim.rng import as_generator
 
-MAX_NODES = 1024  # of a tree that is read as one sequence: its attention is quadratic
+MAX_NODES = 2**14  # of a tree that is read as one sequence
+MAX_SQUARE = 160  # rows that attend by one mask: beyond, its square costs more than the levels' many small products
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys and values, [N, heads, rows, d] each -> [N, heads, rows, d]
 
 
 class LanguageModel(nn.Module, ABC):
@@ -104,15 +110,23 @@ class _Block(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, attend: Attend, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(x, keys and values [2, N, heads, T, d] of all so far); with a past, each new row sees it and its forerunners."""
         N, T, width = x.shape
-        q, *kv = self.qkv(self.norm_attention(x)).view(N, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        held = torch.stack(kv) if past is None else torch.cat([past, torch.stack(kv)], dim=3)
-        causal = mask is None and T > 1
-        seen = functional.scaled_dot_product_attention(q, held[0], held[1], attn_mask=mask, is_causal=causal)
-        x = x + self.out(seen.transpose(1, 2).reshape(N, T, width))
+        qkv = self.qkv(self.norm_attention(x)).view(N, T, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        held = qkv[1:] if past is None else torch.cat([past, qkv[1:]], dim=3)
+        x = x + self.out(attend(qkv[0], held[0], held[1]).transpose(1, 2).reshape(N, T, width))
         return x + self.down(functional.gelu(self.up(self.norm_mlp(x)))), held
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Each row sees itself and those before it; a single row sees all keys."""
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
+
+
+def _masked(mask: Tensor) -> Attend:
+    """Rows see where the mask [rows, keys] is true."""
+    return partial(functional.scaled_dot_product_attention, attn_mask=mask)
 
 
 class Transformer(LanguageModel):
@@ -154,7 +168,7 @@ class Transformer(LanguageModel):
         """See the module; a causal pass over the start symbol and the tokens."""
         guard_tokens("log_probs", self, tokens)
         ids = functional.pad(tokens, (1, 0), value=self.readable)
-        return self._read(ids, torch.arange(ids.shape[1], device=ids.device), None)[0][:, start:]
+        return self._read(ids, torch.arange(ids.shape[1], device=ids.device), _causal)[0][:, start:]
 
     def next_log_probs(self, tokens: Tensor, past: Any = None) -> tuple[Tensor, Any]:
         """See the interface; keys and values are kept, so that a token costs one row."""
@@ -164,10 +178,10 @@ class Transformer(LanguageModel):
         if done + ids.shape[1] > self.context + 1:
             fail("next_log_probs", "tokens", f"fit the context of {self.context} tokens", done + ids.shape[1] - 1)
         places = torch.arange(done, done + ids.shape[1], device=ids.device)
-        mask = None
+        attend = _causal
         if done and len(places) > 1:
-            mask = torch.ones(len(places), done + len(places), dtype=torch.bool, device=ids.device).tril(done)
-        out, held = self._read(ids, places, mask, past, last=True)
+            attend = _masked(torch.ones(len(places), done + len(places), dtype=torch.bool, device=ids.device).tril(done))
+        out, held = self._read(ids, places, attend, past, last=True)
         return out[:, -1], held
 
     def tree_log_probs(self, prompts: Tensor, length: int) -> list[Tensor] | None:
@@ -179,16 +193,16 @@ class Transformer(LanguageModel):
         tree = _tree(V, length, P, self.device)
         ids = functional.pad(prompts, (1, 0), value=self.readable)
         ids = torch.cat([ids, tree.tokens.expand(X, -1)], dim=1)
-        out = self._read(ids, tree.places, tree.mask)[0][:, P:]
+        out = self._read(ids, tree.places, tree.attend)[0][:, P:]
         return list(out.split([V**t for t in range(length)], dim=1))
 
     def _read(
-        self, ids: Tensor, places: Tensor, mask: Tensor | None, past: list[Tensor] | None = None, *, last: bool = False
+        self, ids: Tensor, places: Tensor, attend: Attend, past: list[Tensor] | None = None, *, last: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
         """Log-probabilities after every row (or the last alone), and the keys and values of each layer."""
         x, held = self.embed(ids) + self.place(places), []
         for i, block in enumerate(self.blocks):
-            x, kept = block(x, mask, None if past is None else past[i])
+            x, kept = block(x, attend, None if past is None else past[i])
             held.append(kept)
         x = x[:, -1:] if last else x
         return torch.log_softmax(self.head(self.norm(x)), dim=-1), held
@@ -212,13 +226,14 @@ class Transformer(LanguageModel):
             model = cls(Config(**held["config"]), dtype=dtype)
             model.load_state_dict(held["weights"])
         except Exception as error:
-            fail("Transformer.load", "path", "be a checkpoint that Transformer.save wrote", f"{str(path)!r} ({_first(error)})")
+            got = f"{str(path)!r} ({shortened(error)})"
+            fail("Transformer.load", "path", "be a checkpoint that Transformer.save wrote", got)
         if vocabulary is not None and model.vocabulary != vocabulary:
             fail("Transformer.load", "path", f"hold a model of this vocabulary of {vocabulary} tokens", model.vocabulary)
         return model.to(torch.device(device))
 
 
-def _first(error: Exception) -> str:
+def shortened(error: Exception) -> str:
     """The first line of a message: torch's go on for pages."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
 
@@ -228,29 +243,55 @@ class _Tree:
     """The prefixes of responses as one sequence after the start symbol and P prompt tokens.
 
     tokens: [n - 1] the last token of each prefix but the empty one, whose row is that of the prompt's last token.
-    places: [P + n] positions. mask: [P + n, P + n] which rows see which.
+    places: [P + n] positions. attend: which rows see which.
     """
 
     tokens: Tensor
     places: Tensor
-    mask: Tensor
+    attend: Attend
 
 
 @lru_cache(maxsize=64)
 def _tree(V: int, length: int, P: int, device: torch.device) -> _Tree:
     levels = [np.arange(V**t) for t in range(length)]
-    offsets = np.cumsum([0] + [V**t for t in range(length)])
-    n = int(offsets[-1])
     tokens = np.concatenate([level % V for level in levels[1:]] or [np.empty(0, np.int64)])
     places = np.concatenate([np.arange(P + 1), *(np.full(V**t, P + t) for t in range(1, length))])
+    small = len(places) <= MAX_SQUARE
+    attend = _masked(torch.from_numpy(_ancestors(V, length, P)).to(device)) if small else partial(_by_levels, V, length, P)
+    return _Tree(torch.from_numpy(tokens).to(device), torch.from_numpy(places).to(device), attend)
+
+
+def _ancestors(V: int, length: int, P: int) -> np.ndarray:
+    """[P + n, P + n] whether a row sees a column: prompts what is before them, nodes the prompt and their ancestors."""
+    offsets = np.cumsum([0] + [V**t for t in range(length)])
+    n = int(offsets[-1])
     mask = np.zeros((P + n, P + n), dtype=bool)
     mask[:, : P + 1] = True
     mask[: P + 1, : P + 1] = np.tri(P + 1, dtype=bool)
     for t in range(1, length):
-        rows = P + offsets[t] + levels[t]
+        nodes = np.arange(V**t)
         for up in range(t):  # the ancestor ``up`` levels above, the node itself among them
-            mask[rows, P + offsets[t - up] + levels[t] // V**up] = True
-    return _Tree(*(torch.from_numpy(a).to(device) for a in (tokens, places, mask)))
+            mask[P + offsets[t] + nodes, P + offsets[t - up] + nodes // V**up] = True
+    return mask
+
+
+def _by_levels(V: int, length: int, P: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of a tree without its square: a level sees the prompt, and of each level above the one node it is below."""
+    sizes = [P + 1] + [V**t for t in range(1, length)]
+    qs, ks, vs = (q * q.shape[-1] ** -0.5).split(sizes, dim=2), k.split(sizes, dim=2), v.split(sizes, dim=2)
+    seen = [_causal(q[:, :, : P + 1], ks[0], vs[0])]
+    for t in range(1, length):
+        scores = [qs[t] @ ks[0].transpose(2, 3)]
+        for up in range(1, t + 1):
+            below = qs[t].unflatten(2, (V**up, -1)) * ks[up][:, :, :, None]
+            scores.append(below.sum(dim=-1).flatten(2, 3)[..., None])
+        weights = torch.cat(scores, dim=-1).softmax(dim=-1)
+        found = weights[..., : P + 1] @ vs[0]
+        for up in range(1, t + 1):
+            share = weights[..., P + up].unflatten(2, (V**up, -1))[..., None]
+            found = found + (share * vs[up][:, :, :, None]).flatten(2, 3)
+        seen.append(found)
+    return torch.cat(seen, dim=2)
 
 
 def guard_tokens(where: str, model: LanguageModel, tokens: Tensor, more: int = 0) -> None:

@@ -106,7 +106,7 @@ def sample_responses(
         log_p = law.gather(1, y[:, None])[:, 0].double()
         if end is not None:
             y, log_p = torch.where(over, end, y), torch.where(over, 0.0, log_p)
-            over = over | (y == end)
+            over = y == end
         total = total + log_p
         drawn.append(y)
         tokens = y[:, None]
@@ -118,9 +118,7 @@ def draw(log_p: Tensor, uniforms: Tensor) -> Tensor:
     p = log_p.double().exp()
     cumulative = _cumulative(p)
     aim = uniforms.double()[:, None] * cumulative[:, -1:]
-    found = (cumulative <= aim).sum(dim=1)
-    last = p.shape[1] - 1 - (p.flip(1) > 0.0).long().argmax(dim=1)  # rounding must not lead past the last possible token
-    return torch.minimum(found, last)
+    return (cumulative <= aim).sum(dim=1)  # u < 1, so that the aim is below the total, in floating point too
 
 
 def _cumulative(p: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_real, fail, frozen
 from mdpsim.lm import losses
-from mdpsim.lm.model import LanguageModel
+from mdpsim.lm.model import MAX_NODES, LanguageModel
 from mdpsim.lm.sample import enumerate_log_probs, sample_responses, sequence_log_probs
 from mdpsim.rng import as_generator
 
@@ -56,7 +56,7 @@ class Adam:
 
     def over(self, model: LanguageModel) -> torch.optim.Optimizer:
         """A fresh optimiser of the model's trainable parameters."""
-        return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=self.rate, eps=1e-12)
+        return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=self.rate, eps=1e-12, fused=True)
 
 
 DEFAULT = Adam()
@@ -233,7 +233,7 @@ def clone(
     def loss() -> Tensor:
         levels = model.tree_log_probs(space.prompts, space.length)
         if levels is None:
-            fail("clone", "model", "read all prefixes at once (a tree of at most 1024 nodes)", type(model).__name__)
+            fail("clone", "model", f"read all prefixes at once (a tree of at most {MAX_NODES} nodes)", type(model).__name__)
         return losses.cloning(levels, counts, kappa)
 
     return fit(model, loss, optimiser=optimiser, every=every)

@@ -80,7 +80,7 @@ def _rows(claim: Claim, records: Records, verdict: Verdict) -> list[Row]:
         rule, seen = series.twin_rule(claim, twin), series.sample(claim, records, twin)
         twins.append({} if isinstance(rule, Rate) else {p: series.ratios(rule, p, seen) for p in seen.present})
     points = list(dict.fromkeys([*data.present, *(p for t in twins for p in t)]))
-    names = labels.varying(points) or (list(points[0]) if points else [])
+    names = labels.telling(points)
     empty = np.zeros(0)
     return [
         Row(

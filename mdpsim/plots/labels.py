@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from mdpsim.arrays import unknown
-from mdpsim.claims.claim import Point
+from mdpsim.claims.claim import DEVICE_AXES, Point
 
 SCRIPTS = ("text", "html", "latex")
 MISSING = {"text": "-", "html": "–", "latex": "--"}
@@ -78,6 +78,11 @@ def varying(points: Sequence[Point]) -> list[str]:
     names = list(dict.fromkeys(name for p in points for name in p))
     differ = [n for n in names if len({str(p.get(n)) for p in points}) > 1]
     return sorted(differ, key=lambda n: (n != "family", not any(isinstance(p.get(n), str) for p in points)))
+
+
+def telling(points: Sequence[Point]) -> list[str]:
+    """Names of the axes that labels say: those on which the points differ; of a lone point all but device and precision."""
+    return varying(points) or [name for p in points[:1] for name in p if name not in DEVICE_AXES]
 
 
 def format_number(x: float | None, digits: int = 3, *, script: str = "text") -> str:

@@ -42,10 +42,10 @@ def rate_plot(claim: Claim, records: Records, verdict: Verdict) -> Figure:
     shown = _worst_lines(list(groups), verdict, axis)
     with style.style():
         figure, panels = _panels(len(shown))
-        differ = labels.varying(list(groups))
+        names = labels.telling(list(groups))
         for shared, panel in zip(shown, panels, strict=True):
             _panel(panel, claim, records, axis, shared, groups[shared])
-            _headline(panel, claim, verdict, axis, shared, differ if len(groups) > 1 else list(shared))
+            _headline(panel, claim, verdict, axis, shared, names)
         _finish(figure, panels, axis, claim)
         if len(shown) < len(groups):
             figure.supxlabel(f"the {len(shown)} least favourable of {len(groups)} lines", fontsize=style.SMALL,
