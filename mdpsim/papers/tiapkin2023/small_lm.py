@@ -28,7 +28,7 @@ import numpy as np
 
 from mdpsim import rng as rng_
 from mdpsim.arrays import FloatArray
-from mdpsim.claims.claim import Claim, Point, Twin, geometric
+from mdpsim.claims.claim import Claim, Point, Twin, geometric, side_by_side
 from mdpsim.claims.rules import Rate
 from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, sample_counts
@@ -38,7 +38,7 @@ from mdpsim.solve.exact import occupancy, trajectory_kl
 
 GAIN = 1.0  # of the expert's head: logits of unit variance
 NOISE = 0.05
-STEPS, RATE = 150, 2e-2  # of Adam, falling linearly to 0
+RATE = 5e-3  # of Adam, falling linearly to 0 over the point's steps
 Columns = Mapping[str, np.ndarray]
 
 
@@ -70,8 +70,8 @@ def _clone(point: Point, keys: Sequence[int], noise: float) -> Columns:
         visits = torch.tensor(np.stack([c.visits for c in counts]), dtype=resolve_dtype(dtype), device=device)
         seen = [visits[:, None, h, : V**h] for h in range(L)]
         loss = torch.func.vmap(lambda levels, own: losses.cloning(levels, own, 1.0))
-        fit(students, lambda: loss(read(students), seen).sum(), optimiser=Adam(steps=STEPS, rate=RATE), every=STEPS,
-            state=students.adam(RATE))
+        fit(students, lambda: loss(read(students), seen).sum(), optimiser=Adam(steps=point["steps"], rate=RATE),
+            every=point["steps"], state=students.adam(RATE))
         clones = policies(mdp, read(students))
     rows = [_compare(mdp, *trial) for trial in zip(experts, clones, counts, strict=True)]
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
@@ -96,6 +96,7 @@ def _compare(mdp: TokenMDP, expert: FloatArray, clone: FloatArray, counts: Count
     }
 
 
+@side_by_side(50)
 def measure_cloning(point: Point, keys: Sequence[int]) -> Columns:
     """KL_traj(expert || student) of a transformer that has cloned N demonstrations, exact (``kl``), and the bound (2).
 
@@ -105,15 +106,17 @@ def measure_cloning(point: Point, keys: Sequence[int]) -> Columns:
     return _clone(point, keys, 0.0)
 
 
+@side_by_side(50)
 def measure_noisy_cloning(point: Point, keys: Sequence[int]) -> Columns:
     """The twin's false algorithm: demonstrations with 5% uniform tokens mixed in, judged against the clean expert."""
     return _clone(point, keys, NOISE)
 
 
-def _points(*shapes: tuple[int, int, int], n_demos: tuple[int, ...]) -> tuple[Point, ...]:
-    """Points of (vocabulary, length, width) at every N."""
+def _points(*shapes: tuple[int, int, int, int], n_demos: tuple[int, ...]) -> tuple[Point, ...]:
+    """Points of (vocabulary, length, width, steps of Adam) at every N."""
     return tuple(
-        Point(vocabulary=V, length=L, width=w, n_demos=N, device="cpu", dtype="float64") for V, L, w in shapes for N in n_demos
+        Point(vocabulary=V, length=L, width=w, steps=steps, n_demos=N, device="cpu", dtype="float64")
+        for V, L, w, steps in shapes for N in n_demos
     )
 
 
@@ -127,9 +130,9 @@ small_lm_cloning = Claim(
     origin="derived",
     cites=(PAPER.at("Corollary 1, for a language model"),),
     grid={
-        "smoke": _points((3, 2, 16), n_demos=geometric(100, 10_000, 3)),
-        "quick": _points((3, 2, 16), (3, 3, 32), n_demos=geometric(100, 10_000, 3)),
-        "paper": _points((3, 2, 16), (3, 3, 32), (8, 2, 32), n_demos=geometric(100, 30_000, 6)),
+        "smoke": _points((3, 2, 16, 120), n_demos=geometric(100, 10_000, 3)),
+        "quick": _points((3, 2, 16, 300), (3, 3, 16, 300), n_demos=geometric(100, 10_000, 3)),
+        "paper": _points((3, 2, 16, 1000), (3, 3, 32, 1000), (8, 2, 32, 1000), n_demos=geometric(100, 31_623, 6)),
     },
     measure=measure_cloning,
     rule=Rate(axis="n_demos", bound="sharp_bound", margin=0.2, of="kl"),
@@ -144,7 +147,7 @@ small_lm_cloning = Claim(
             rule=Rate(axis="n_demos", slope=-0.5, margin=0.2, of="kl"),
         ),
     ),
-    seeds={"smoke": 20, "quick": 50, "paper": 500},
+    seeds={"smoke": 60, "quick": 50, "paper": 500},
     draws=("vocabulary", "length"),
     needs=("lm",),
     tags=("cloning", "lm", "rate", "random-instances"),

@@ -32,7 +32,7 @@ import numpy as np
 from mdpsim import rng as rng_
 from mdpsim.align.xpo import theorem_alpha
 from mdpsim.arrays import FloatArray
-from mdpsim.claims.claim import Claim, Point, Twin
+from mdpsim.claims.claim import Claim, Point, Twin, side_by_side
 from mdpsim.claims.rules import HighProb
 from mdpsim.papers.xie2024.bounds import PAPER
 
@@ -130,6 +130,7 @@ def _explore(point: Point, keys: Sequence[int], learners: Sequence[str], **searc
     }
 
 
+@side_by_side(50)
 def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
     """The first of T rounds with a gap below (D - c)/3 (T + 1: none), of four learners on the same instance and uniforms.
 
@@ -147,6 +148,7 @@ def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
     }
 
 
+@side_by_side(50)
 def measure_local(point: Point, keys: Sequence[int]) -> Columns:
     """The twin's false algorithm: XPO whose searches are steps of Adam from the last policy, without annealing."""
     found = _explore(point, keys, ("xpo",), heat=1.0, restart=False, rate=1e-2)["xpo"]
