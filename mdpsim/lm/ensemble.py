@@ -55,9 +55,15 @@ class Ensemble(nn.Module):
         return len(self.flat)
 
     def _named(self) -> dict[str, Tensor]:
-        """Trainable weights by name, [K, ..], as views of ``flat``."""
+        """Trainable weights by name, [K, ..].
+
+        Copies, not views: products of matrices round by how their operands lie in memory, so each weight starts a block.
+        """
         parts = self.flat.split([shape.numel() for _, shape in self._free], dim=1)
-        return {name: part.reshape(-1, *shape) for (name, shape), part in zip(self._free, parts, strict=True)}
+        return {
+            name: part.clone(memory_format=torch.contiguous_format).view(-1, *shape)
+            for (name, shape), part in zip(self._free, parts, strict=True)
+        }
 
     def read(self, look: Callable[[LanguageModel], Any]) -> Any:
         """What ``look(model)`` returns (a tensor, or a list of tensors), with an axis [K] of members in front; differentiable."""
