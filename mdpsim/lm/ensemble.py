@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 
 from mdpsim.arrays import fail
 from mdpsim.lm.model import LanguageModel
@@ -69,8 +70,12 @@ class Ensemble(nn.Module):
         """What ``look(model)`` returns (a tensor, or a list of tensors), with an axis [K] of members in front; differentiable."""
         reader = _Reader(self._member[0], look)
         weights = {f"model.{name}": w for name, w in (self._fixed | self._named()).items()}
+        alone = len(self) == 1
+        if alone:  # one matrix is multiplied by another routine than several are, and rounds otherwise
+            weights = {name: torch.cat([w, w]) for name, w in weights.items()}
         with sdpa_kernel(SDPBackend.MATH):  # the CPU's own kernel for attention has no rule for vmap
-            return vmap(lambda w: functional_call(reader, w, ()))(weights)
+            seen = vmap(lambda w: functional_call(reader, w, ()))(weights)
+        return tree_map(lambda column: column[:1], seen) if alone else seen
 
     def adam(self, rate: float) -> torch.optim.Optimizer:
         """Adam for every member; not the fused one, whose rounding depends on where a weight lies in memory."""

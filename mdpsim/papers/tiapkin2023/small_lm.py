@@ -37,7 +37,7 @@ from mdpsim.papers.tiapkin2023.bounds import PAPER, sharp_bound
 from mdpsim.solve.exact import occupancy, trajectory_kl
 
 GAIN = 1.0  # of the expert's head: logits of unit variance
-NOISE = 0.05
+NOISE = 0.1
 RATE = 5e-3  # of Adam, falling linearly to 0 over the point's steps
 Columns = Mapping[str, np.ndarray]
 
@@ -96,7 +96,7 @@ def _compare(mdp: TokenMDP, expert: FloatArray, clone: FloatArray, counts: Count
     }
 
 
-@side_by_side(50)
+@side_by_side(60)
 def measure_cloning(point: Point, keys: Sequence[int]) -> Columns:
     """KL_traj(expert || student) of a transformer that has cloned N demonstrations, exact (``kl``), and the bound (2).
 
@@ -106,9 +106,9 @@ def measure_cloning(point: Point, keys: Sequence[int]) -> Columns:
     return _clone(point, keys, 0.0)
 
 
-@side_by_side(50)
+@side_by_side(60)
 def measure_noisy_cloning(point: Point, keys: Sequence[int]) -> Columns:
-    """The twin's false algorithm: demonstrations with 5% uniform tokens mixed in, judged against the clean expert."""
+    """The twin's false algorithm: demonstrations with 10% uniform tokens mixed in, judged against the clean expert."""
     return _clone(point, keys, NOISE)
 
 
@@ -130,8 +130,8 @@ small_lm_cloning = Claim(
     origin="derived",
     cites=(PAPER.at("Corollary 1, for a language model"),),
     grid={
-        "smoke": _points((3, 2, 16, 120), n_demos=geometric(100, 10_000, 3)),
-        "quick": _points((3, 2, 16, 300), (3, 3, 16, 300), n_demos=geometric(100, 10_000, 3)),
+        "smoke": _points((3, 2, 16, 100), n_demos=geometric(30, 3000, 3)),
+        "quick": _points((3, 2, 16, 300), (3, 3, 16, 300), n_demos=geometric(100, 3162, 3)),
         "paper": _points((3, 2, 16, 1000), (3, 3, 32, 1000), (8, 2, 32, 1000), n_demos=geometric(100, 31_623, 6)),
     },
     measure=measure_cloning,
@@ -139,15 +139,15 @@ small_lm_cloning = Claim(
     twins=(
         Twin(
             "noisy-demonstrations",
-            r"The same for demonstrations in which 5% of the tokens are uniform, judged against the clean expert.",
-            "the divergence has a floor of about 0.005: a slope flatter by 0.4", measure=measure_noisy_cloning,
+            r"The same for demonstrations in which 10% of the tokens are uniform, judged against the clean expert.",
+            "the divergence has a floor: a slope flatter by more than 0.3", measure=measure_noisy_cloning,
         ),
         Twin(
             "root-n", r"The divergence decays as $N^{-1/2}$.", "a slope 0.5 away",
             rule=Rate(axis="n_demos", slope=-0.5, margin=0.2, of="kl"),
         ),
     ),
-    seeds={"smoke": 60, "quick": 50, "paper": 500},
+    seeds={"smoke": 40, "quick": 50, "paper": 500},
     draws=("vocabulary", "length"),
     needs=("lm",),
     tags=("cloning", "lm", "rate", "random-instances"),
