@@ -116,7 +116,7 @@ def test_a_table_reaches_the_exact_minimum(seed: int) -> None:
     one, alpha = Space(prompts=torch.tensor([[4]]), length=1), 0.1 * BETA
     with reproducible():
         found = explore(model, one, R, log_ref, rounds=11, alpha=alpha, beta=BETA, rng=seed,
-                        optimiser=Search(steps=150, rate=0.2, heat=64.0, decay=True, lazy=10.0))  # in rounds 1 and 11
+                        optimiser=Search(steps=150, rate=0.1, heat=64.0, decay=True, lazy=10.0))  # in rounds 1 and 11
     x, y, other, won = found.pairs.T
     winners, losers = np.where(won, y, other), np.where(won, other, y)
     box = ResponseBox(log_ref.exp().numpy(), beta=BETA, r_max=2.0 * BOUND)
@@ -267,7 +267,7 @@ def test_guards_of_arrays_and_settings() -> None:
 def test_a_loss_that_is_no_number_stops_with_the_last_good_weights() -> None:
     model = student()
     before = [p.detach().clone() for p in model.parameters()]
-    with reproducible(), pytest.raises(TrainingError, match="the loss is inf at step 0"):
+    with reproducible(), pytest.raises(TrainingError, match="the loss is (nan|-?inf) at step 0"):
         explore(model, space(), R, LOG_REF, rounds=2, alpha=-1e308, beta=BETA, rng=0, optimiser=Search(steps=1, rate=1e3))
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

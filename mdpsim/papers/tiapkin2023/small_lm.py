@@ -38,7 +38,7 @@ from mdpsim.solve.exact import occupancy, trajectory_kl
 
 GAIN = 1.0  # of the expert's head: logits of unit variance
 NOISE = 0.1
-RATE = 5e-3  # of Adam, falling linearly to 0 over the point's steps
+RATE = 1e-2  # of Adam, falling linearly to 0 over the point's steps
 Columns = Mapping[str, np.ndarray]
 
 
@@ -130,7 +130,7 @@ small_lm_cloning = Claim(
     origin="derived",
     cites=(PAPER.at("Corollary 1, for a language model"),),
     grid={
-        "smoke": _points((3, 2, 16, 100), n_demos=geometric(30, 3000, 3)),
+        "smoke": _points((3, 2, 16, 150), n_demos=geometric(30, 3000, 3)),
         "quick": _points((3, 2, 16, 300), (3, 3, 16, 300), n_demos=geometric(100, 3162, 3)),
         "paper": _points((3, 2, 16, 1000), (3, 3, 32, 1000), (8, 2, 32, 1000), n_demos=geometric(100, 31_623, 6)),
     },

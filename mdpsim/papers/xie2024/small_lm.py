@@ -42,6 +42,7 @@ MARGIN = 1 / 16  # of the other rewards
 NEAR = (D - C) / 3
 GAIN = 2.5  # of pi_ref's head: its rarest response is of the order of 1e-3
 HEAT = 32.0  # of the order of 2 R / beta, 42 to 55 at T = 48 to 256
+STEPS, RATE = 6, 5e-2  # of Adam, in a search
 LAZY = 0.1  # searches in rounds 1, 2, .., 10, 11, 13, ..: when the history has grown by a tenth
 LEARNERS = {"xpo": ("reference", 1.0), "online": ("policy", 0.0), "comparator": ("reference", 0.0), "flipped": ("reference", -1.0)}
 Columns = Mapping[str, np.ndarray]
@@ -123,14 +124,14 @@ def _explore(point: Point, keys: Sequence[int], learners: Sequence[str], **searc
             models, _space(V, L, point["device"]), np.stack([x.r[None] for x, _, _ in runs]), log_ref.to(point["device"]),
             rounds=point["rounds"], alpha=[sign * x.alpha for x, _, sign in runs], beta=[x.beta for x, _, _ in runs],
             rngs=[x.seed for x, _, _ in runs], second=[second for _, second, _ in runs],
-            optimiser=Search(**({"heat": HEAT, "lazy": LAZY} | search)),
+            optimiser=Search(**({"steps": STEPS, "rate": RATE, "heat": HEAT, "lazy": LAZY} | search)),
         )
     return {name: LMExploration(*(c[i :: len(learners)] for c in found)) for i, name in enumerate(learners)} | {
         "instances": [x for x, _, _ in runs[:: len(learners)]]
     }
 
 
-@side_by_side(50)
+@side_by_side(60)
 def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
     """The first of T rounds with a gap below (D - c)/3 (T + 1: none), of four learners on the same instance and uniforms.
 
@@ -151,7 +152,7 @@ def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
 @side_by_side(50)
 def measure_local(point: Point, keys: Sequence[int]) -> Columns:
     """The twin's false algorithm: XPO whose searches are steps of Adam from the last policy, without annealing."""
-    found = _explore(point, keys, ("xpo",), heat=1.0, restart=False, rate=1e-2)["xpo"]
+    found = _explore(point, keys, ("xpo",), heat=1.0, restart=False, steps=10, rate=1e-2)["xpo"]
     return {"xpo": first_below(found.gap, NEAR), "slope": found.slope[:, -1]}
 
 
@@ -182,9 +183,9 @@ small_lm_exploration = Claim(
     origin="derived",
     cites=(PAPER.at("Proposition 2.1 and Theorem 3.1, for a language model"),),
     grid={
-        "smoke": _points((2, 2, 48, 8)),
+        "smoke": _points((2, 2, 64, 8)),
         "quick": _points((2, 2, 64, 16)),
-        "paper": _points((2, 2, 64, 16), (2, 2, 128, 32), (4, 1, 64, 16)),
+        "paper": _points((2, 2, 64, 16), (2, 2, 96, 16), (2, 2, 128, 32)),
     },
     measure=measure_exploration,
     rule=_within("xpo"),
@@ -201,7 +202,7 @@ small_lm_exploration = Claim(
             seeds={"smoke": 44, "quick": 100, "paper": 1000},
         ),
     ),
-    seeds={"smoke": 64, "quick": 200, "paper": 2000},
+    seeds={"smoke": 120, "quick": 200, "paper": 2000},
     draws=("vocabulary", "length", "rounds"),
     needs=("lm",),
     tags=("exploration", "lm", "random-instances"),
