@@ -1,7 +1,8 @@
-"""Exploration with language models: the loss against the tabular one, the search against the exact minimum, draws and guards."""
+"""Exploration with language models: the loss against the tabular one, the search against the exact minimum, draws, guards."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,8 @@ def test_labels_follow_the_law_of_bradley_and_terry() -> None:
     models = [Residual(table(even), TokenTable(V, L, np.zeros((1, 6))), bound=1e-3) for _ in range(K)]
     with reproducible():
         found = explore_many(models, space(), np.stack([r] * K), torch.stack([even] * K), rounds=T, alpha=np.zeros(K),
-                             beta=np.ones(K), rngs=list(range(K)), second=["reference"] * K, optimiser=Search(steps=1, lazy=1e6))
+                             beta=np.ones(K), rngs=list(range(K)), second=["reference"] * K,
+                             optimiser=Search(steps=1, lazy=1e6))
     first, second, won = (found.pairs[..., i].ravel() for i in (1, 2, 3))
     mixed = first != second
     good = np.where(first == 1, won, 1 - won)[mixed]
@@ -215,7 +217,8 @@ def test_the_trained_weights_come_back() -> None:
 def test_draws_do_not_depend_on_the_dtype() -> None:
     """The first round's pair is that of the reference and the uniforms alone."""
     with reproducible():
-        low = explore(student(dtype="float32"), space(), R, LOG_REF.float(), rounds=6, alpha=0.0, beta=BETA, rng=3, optimiser=FEW)
+        low = explore(student(dtype="float32"), space(), R, LOG_REF.float(), rounds=6, alpha=0.0, beta=BETA, rng=3,
+                      optimiser=FEW)
     high = play(alpha=0.0)
     np.testing.assert_array_equal(low.pairs[:, [0, 2]], high.pairs[:, [0, 2]])
     np.testing.assert_array_equal(low.pairs[0], high.pairs[0])
@@ -232,7 +235,7 @@ def test_a_search_cools_down_to_the_objective_itself() -> None:
     heats = [how.heat_at(s) for s in range(10)]
     assert heats[0] == 32.0
     assert heats[-1] == 1.0
-    assert all(a > b for a, b in zip(heats, heats[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(heats))
     assert Search(heat=1.0).heat_at(3) == 1.0
 
 

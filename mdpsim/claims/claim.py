@@ -366,7 +366,7 @@ def _check_axis(where: str, preset: str, points: Sequence[Point], rule: Rate) ->
 
 
 def side_by_side(n: int) -> Callable[[Measure], Measure]:
-    """Mark a measure whose trials cost little more together than one alone: it is handed n keys at once, where there are as many.
+    """Mark a measure whose trials cost little more together than one alone: it gets n keys at once, where there are as many.
 
     The result on some keys is still that on any split of them, bit for bit.
     """

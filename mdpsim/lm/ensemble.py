@@ -39,8 +39,7 @@ class Ensemble(nn.Module):
         super().__init__()
         shapes = [[(name, p.shape, p.requires_grad) for name, p in m.named_parameters()] for m in models]
         if not shapes or any(s != shapes[0] for s in shapes):
-            fail("Ensemble", "models", "be one or more, of the same shape", f"{len(shapes)} models, of different shapes" if shapes
-                 else "none")
+            fail("Ensemble", "models", "be one or more, of the same shape", f"{len(shapes)} that differ" if shapes else "none")
         self._free = [(name, shape) for name, shape, trained in shapes[0] if trained]
         if not self._free:
             fail("Ensemble", "models", "have weights to train", "none")
@@ -67,7 +66,7 @@ class Ensemble(nn.Module):
         }
 
     def read(self, look: Callable[[LanguageModel], Any]) -> Any:
-        """What ``look(model)`` returns (a tensor, or a list of tensors), with an axis [K] of members in front; differentiable."""
+        """What ``look(model)`` returns (tensors, in lists or not), with an axis [K] of members in front; differentiable."""
         reader = _Reader(self._member[0], look)
         weights = {f"model.{name}": w for name, w in (self._fixed | self._named()).items()}
         alone = len(self) == 1

@@ -78,7 +78,7 @@ def _clone(point: Point, keys: Sequence[int], noise: float) -> Columns:
 
 
 def policies(mdp: TokenMDP, levels: Sequence[Any]) -> FloatArray:
-    """[n, H, S, A] of log pi(a | s) given as [n, 1, V^h, V]: tensors of any device and type; uniform where there is no prefix."""
+    """[n, H, S, A] of log pi(a | s) given as [n, 1, V^h, V]: tensors anywhere; uniform where there is no prefix."""
     pi = np.full((len(levels[0]), mdp.H, mdp.S, mdp.A), 1.0 / mdp.A)
     for h, level in enumerate(levels):
         row = np.exp(level.detach().double().cpu().numpy()[:, 0])
