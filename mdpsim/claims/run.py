@@ -1,9 +1,9 @@
 """Run the trials of claims: what to run, in which chunks, on which processes.
 
 A trial depends on (claim id, drawn part of the point, seed, trial) alone, so any order, chunking, number of processes,
-or interruption gives the same records. Chunks are sized by the time measured, about 75 ms each; the parent process
-alone writes, one chunk at a time. The seam to other engines is PEP 3148: anything that submits like a
-``concurrent.futures.Executor``.
+or interruption gives the same records. Chunks are sized by the time measured, about 75 ms each (measures marked
+``side_by_side`` get as many trials as they ask for); the parent process alone writes, one chunk at a time. The seam to
+other engines is PEP 3148: anything that submits like a ``concurrent.futures.Executor``.
 """
 
 from __future__ import annotations
@@ -219,7 +219,8 @@ def _split(
     for whole in work:
         start = 0
         while start < len(whole.trials) and whole.claim.id not in failed:
-            size = sizes.get((whole.claim.id, whole.arm, whole.point), 1)
+            least = getattr(whole.claim.measure_of(whole.arm), "side_by_side", 1)
+            size = max(least, sizes.get((whole.claim.id, whole.arm, whole.point), 1))
             yield Chunk(whole.claim, whole.arm, whole.point, whole.trials[start : start + size])
             start += size
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map
 
 from mdpsim.arrays import fail
 from mdpsim.lm.model import LanguageModel
@@ -38,8 +39,7 @@ class Ensemble(nn.Module):
         super().__init__()
         shapes = [[(name, p.shape, p.requires_grad) for name, p in m.named_parameters()] for m in models]
         if not shapes or any(s != shapes[0] for s in shapes):
-            fail("Ensemble", "models", "be one or more, of the same shape", f"{len(shapes)} models, of different shapes" if shapes
-                 else "none")
+            fail("Ensemble", "models", "be one or more, of the same shape", f"{len(shapes)} that differ" if shapes else "none")
         self._free = [(name, shape) for name, shape, trained in shapes[0] if trained]
         if not self._free:
             fail("Ensemble", "models", "have weights to train", "none")
@@ -55,16 +55,26 @@ class Ensemble(nn.Module):
         return len(self.flat)
 
     def _named(self) -> dict[str, Tensor]:
-        """Trainable weights by name, [K, ..], as views of ``flat``."""
+        """Trainable weights by name, [K, ..].
+
+        Copies, not views: products of matrices round by how their operands lie in memory, so each weight starts a block.
+        """
         parts = self.flat.split([shape.numel() for _, shape in self._free], dim=1)
-        return {name: part.reshape(-1, *shape) for (name, shape), part in zip(self._free, parts, strict=True)}
+        return {
+            name: part.clone(memory_format=torch.contiguous_format).view(-1, *shape)
+            for (name, shape), part in zip(self._free, parts, strict=True)
+        }
 
     def read(self, look: Callable[[LanguageModel], Any]) -> Any:
-        """What ``look(model)`` returns (a tensor, or a list of tensors), with an axis [K] of members in front; differentiable."""
+        """What ``look(model)`` returns (tensors, in lists or not), with an axis [K] of members in front; differentiable."""
         reader = _Reader(self._member[0], look)
         weights = {f"model.{name}": w for name, w in (self._fixed | self._named()).items()}
+        alone = len(self) == 1
+        if alone:  # one matrix is multiplied by another routine than several are, and rounds otherwise
+            weights = {name: torch.cat([w, w]) for name, w in weights.items()}
         with sdpa_kernel(SDPBackend.MATH):  # the CPU's own kernel for attention has no rule for vmap
-            return vmap(lambda w: functional_call(reader, w, ()))(weights)
+            seen = vmap(lambda w: functional_call(reader, w, ()))(weights)
+        return tree_map(lambda column: column[:1], seen) if alone else seen
 
     def adam(self, rate: float) -> torch.optim.Optimizer:
         """Adam for every member; not the fused one, whose rounding depends on where a weight lies in memory."""

@@ -7,18 +7,19 @@ gives the good response with probability q has J <= q D + (1 - q)/16: a gap belo
 
 Class. log pi(a | s) = log_softmax(log pi_ref(a | s) + (R/beta) g(s, a)), g in [-1, 1] the tanh of a transformer's logits whose
 head starts at 0 (pi^1 = pi_ref), R = D. A token's |beta log pi/pi_ref| is at most 2R, a response's V_max = 2RL. Without a
-bound the DPO loss and -alpha log pi are unbounded below. pi* has |g| <= 1/2: the range of its Q at a prefix is at most D.
+bound alpha log pi is unbounded below. pi* is inside: the range of its Q at a prefix is at most D, that of R g is 2R.
 
 The theorem's alpha needs log|Pi|. Rounding every R g(s, a) to within eta changes beta log pi/pi_ref of a token by 2 eta at
 most (the logit, and the normaliser), the difference of two responses by 4 L eta, and the log-likelihood of T pairs by at
 most 4 L T eta = 1 for eta = 1/(4LT). All tables of n = V + .. + V^L logits, hence all transformers among them, are so covered
-by |Pi| = ceil(R/eta)^n = ceil(4LTR)^n policies. C_cov <= V^L, R_max = D, delta = 0.1. alpha/beta is then 0.12 to 0.14. (Only |Pi|/delta
-enters, so that theorem_alpha is given one policy and delta/|Pi|.) The theorem's regret bound is far above 1 at these T: what is
-shown is that its alpha explores, not its bound.
+by |Pi| = ceil(R/eta)^n = ceil(4LTR)^n policies. C_cov <= V^L, R_max = D, delta = 0.1: alpha/beta = 0.12 for V = L = 2, T =
+64. (Only |Pi|/delta enters, so theorem_alpha is given one policy and delta/|Pi|.) The theorem's regret bound is far above 1 at
+these T: what is shown is that its alpha explores, not its bound. The 0.9 is no theorem either: it is what is tested.
 
 What is approximated. The theorem's argmin is global: ``mdpsim.lm.explore`` starts each search at pi_ref and anneals. Steps of
-Adam from the last policy instead stay in the basins of likely responses, and XPO found the good one no more often than DPO
-did (the twin "steps-from-the-last-policy"). Policies are updated in rounds 1, 2, .., 10 and whenever the history has grown by a
+Adam from the last policy instead stay in the basins of likely responses, and XPO then finds the good one in about half of
+the runs, as alpha = 0 does (the twin "steps-from-the-last-policy"). About 2% of the runs miss it: labels by luck for a bad
+response hold them there. Policies are updated in rounds 1, 2, .., 10 and whenever the history has grown by a
 tenth. ``loss`` and ``slope`` record what the last search leaves.
 """
 
@@ -32,7 +33,7 @@ import numpy as np
 from mdpsim import rng as rng_
 from mdpsim.align.xpo import theorem_alpha
 from mdpsim.arrays import FloatArray
-from mdpsim.claims.claim import Claim, Point, Twin
+from mdpsim.claims.claim import Claim, Point, Twin, side_by_side
 from mdpsim.claims.rules import HighProb
 from mdpsim.papers.xie2024.bounds import PAPER
 
@@ -42,8 +43,11 @@ MARGIN = 1 / 16  # of the other rewards
 NEAR = (D - C) / 3
 GAIN = 2.5  # of pi_ref's head: its rarest response is of the order of 1e-3
 HEAT = 32.0  # of the order of 2 R / beta, 42 to 55 at T = 48 to 256
+STEPS, RATE = 6, 5e-2  # of Adam, in a search
 LAZY = 0.1  # searches in rounds 1, 2, .., 10, 11, 13, ..: when the history has grown by a tenth
-LEARNERS = {"xpo": ("reference", 1.0), "online": ("policy", 0.0), "comparator": ("reference", 0.0), "flipped": ("reference", -1.0)}
+LEARNERS = {  # where the second response comes from, and alpha over the theorem's
+    "xpo": ("reference", 1.0), "online": ("policy", 0.0), "comparator": ("reference", 0.0), "flipped": ("reference", -1.0),
+}
 Columns = Mapping[str, np.ndarray]
 
 
@@ -123,13 +127,14 @@ def explore_learners(point: Point, keys: Sequence[int], learners: Sequence[str],
             models, _space(V, L, point["device"]), np.stack([x.r[None] for x, _, _ in runs]), log_ref.to(point["device"]),
             rounds=point["rounds"], alpha=[sign * x.alpha for x, _, sign in runs], beta=[x.beta for x, _, _ in runs],
             rngs=[x.seed for x, _, _ in runs], second=[second for _, second, _ in runs],
-            optimiser=Search(**({"heat": HEAT, "lazy": LAZY} | search)),
+            optimiser=Search(**({"steps": STEPS, "rate": RATE, "heat": HEAT, "lazy": LAZY} | search)),
         )
     return {name: LMExploration(*(c[i :: len(learners)] for c in found)) for i, name in enumerate(learners)} | {
         "instances": [x for x, _, _ in runs[:: len(learners)]]
     }
 
 
+@side_by_side(60)
 def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
     """The first of T rounds with a gap below (D - c)/3 (T + 1: none), of four learners on the same instance and uniforms.
 
@@ -147,9 +152,10 @@ def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
     }
 
 
+@side_by_side(50)
 def measure_local(point: Point, keys: Sequence[int]) -> Columns:
     """The twin's false algorithm: XPO whose searches are steps of Adam from the last policy, without annealing."""
-    found = explore_learners(point, keys, ("xpo",), heat=1.0, restart=False, rate=1e-2)["xpo"]
+    found = explore_learners(point, keys, ("xpo",), heat=1.0, restart=False, steps=10, rate=1e-2)["xpo"]
     return {"xpo": first_below(found.gap, NEAR), "slope": found.slope[:, -1]}
 
 
@@ -180,9 +186,9 @@ small_lm_exploration = Claim(
     origin="derived",
     cites=(PAPER.at("Proposition 2.1 and Theorem 3.1, for a language model"),),
     grid={
-        "smoke": _points((2, 2, 48, 8)),
+        "smoke": _points((2, 2, 64, 8)),
         "quick": _points((2, 2, 64, 16)),
-        "paper": _points((2, 2, 64, 16), (2, 2, 128, 32), (4, 1, 64, 16)),
+        "paper": _points((2, 2, 64, 16), (2, 2, 96, 16), (2, 2, 128, 32)),
     },
     measure=measure_exploration,
     rule=_within("xpo"),
@@ -192,14 +198,17 @@ small_lm_exploration = Claim(
             "no-bonus", r"The same with $\alpha = 0$: DPO against the reference.", "a share below 0.6 instead of 0.9",
             rule=_within("comparator"),
         ),
-        Twin("bonus-of-the-other-sign", r"The same with $-\alpha$.", "a share below 0.5 instead of 0.9", rule=_within("flipped")),
         Twin(
-            "steps-from-the-last-policy", r"The same where a round's search is ten steps of Adam from the last policy.",
+            "bonus-of-the-other-sign", r"The same with $-\alpha$.", "a share below 0.5 instead of 0.9", rule=_within("flipped"),
+        ),
+        Twin(
+            "steps-from-the-last-policy",
+            r"The same where a search is ten steps of Adam from the last policy, without annealing.",
             "a share of about 0.5 instead of 0.9", measure=measure_local,
             seeds={"smoke": 44, "quick": 100, "paper": 1000},
         ),
     ),
-    seeds={"smoke": 64, "quick": 200, "paper": 2000},
+    seeds={"smoke": 120, "quick": 200, "paper": 2000},
     draws=("vocabulary", "length", "rounds"),
     needs=("lm",),
     tags=("exploration", "lm", "random-instances"),
