@@ -34,8 +34,9 @@ def main() -> None:
         values = dict(zip(("unigram", "bigram", "trigram"), found.ngrams, strict=True)) | {"transformer": found.perplexity}
         held, size = sum(map(len, found.held_out)), sum(p.numel() for p in found.model.parameters())
         print(f"\n{name}: {len(found.train)} sentences and {len(found.held_out)} held out ({held} tokens)")
-        print(f"  perplexity: uniform {found.uniform:.0f}, " + ", ".join(f"{kind} {value:.2f}" for kind, value in values.items())
-              + f" ({perplexity(found.model, found.train):.2f} on its training sentences)")
+        shown = ", ".join(f"{kind} {value:.2f}" for kind, value in values.items())
+        print(f"  perplexity: uniform {found.uniform:.0f}, {shown}")
+        print(f"  on the transformer's training sentences: {perplexity(found.model, found.train):.2f}")
         print(f"  transformer of {size} parameters; {time.process_time() - begun:.0f} s of one core in all; it writes:")
         nothing = torch.zeros(5, 0, dtype=torch.int64)
         for ids in sample_responses(found.model, nothing, min(found.model.context, 80), SEED, end=0).responses.tolist():
