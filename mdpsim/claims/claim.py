@@ -365,20 +365,6 @@ def _check_axis(where: str, preset: str, points: Sequence[Point], rule: Rate) ->
         fail(where, f"grid[{preset!r}]", f"have three or more values of {rule.axis!r} on every line", min(lines.values()))
 
 
-def side_by_side(n: int) -> Callable[[Measure], Measure]:
-    """Mark a measure whose trials cost little more together than one alone: it gets n keys at once, where there are as many.
-
-    The result on some keys is still that on any split of them, bit for bit.
-    """
-    as_count("side_by_side", "n", n)
-
-    def mark(measure: Measure) -> Measure:
-        measure.__dict__["side_by_side"] = n
-        return measure
-
-    return mark
-
-
 class per_seed:  # noqa: N801 - used as a decorator
     """Lift ``f(point, rng) -> {column: float or 1-D array}`` to a measure over keys, one Generator a trial.
 

@@ -7,11 +7,14 @@ key of a record: a run on a GPU is a run of its own, beside that on the CPU. Nei
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 
-from mdpsim.arrays import fail
-from mdpsim.claims.claim import DEVICE_AXES, Claim, Point
+import numpy as np
+
+from mdpsim.arrays import as_count, fail
+from mdpsim.claims.claim import DEVICE_AXES, Claim, Measure, Point
 from mdpsim.versions import install_hint, lacking
 
 DEVICES = ("cpu", "cuda")
@@ -61,6 +64,29 @@ def moved(claim: Claim, device: str) -> Claim:
         return claim
     twins = tuple(t if t.grid is None else replace(t, grid=there(t.grid)) for t in claim.twins)
     return replace(claim, grid=there(claim.grid), twins=twins)
+
+
+def side_by_side(n: int) -> Callable[[Measure], Measure]:
+    """Mark a measure whose trials cost little more together than one alone: it is handed n keys at once, where there are as many.
+
+    The result on some keys is still that on any split of them, bit for bit: on the CPU the measure sees to it. A GPU chooses
+    its routines by the number of models side by side, so that there the measure always gets n keys, the last one repeated.
+    """
+    as_count("side_by_side", "n", n)
+
+    def mark(measure: Measure) -> Measure:
+        @wraps(measure)
+        def whole(point: Point, keys: Sequence[int]) -> Mapping[str, np.ndarray]:
+            if point.get(AXIS, "cpu") == "cpu":
+                return measure(point, keys)
+            blocks = [list(keys[i : i + n]) for i in range(0, len(keys), n)]
+            parts = [measure(point, block + block[-1:] * (n - len(block))) for block in blocks]
+            return {name: np.concatenate([part[name] for part in parts])[: len(keys)] for name in parts[0]}
+
+        whole.__dict__["side_by_side"] = n
+        return whole
+
+    return mark
 
 
 def _resolve(device: str) -> str:

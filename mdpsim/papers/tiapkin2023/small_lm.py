@@ -28,7 +28,8 @@ import numpy as np
 
 from mdpsim import rng as rng_
 from mdpsim.arrays import FloatArray
-from mdpsim.claims.claim import Claim, Point, Twin, geometric, side_by_side
+from mdpsim.claims.claim import Claim, Point, Twin, geometric
+from mdpsim.claims.device import side_by_side
 from mdpsim.claims.rules import Rate
 from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, sample_counts

@@ -33,7 +33,8 @@ import numpy as np
 from mdpsim import rng as rng_
 from mdpsim.align.xpo import theorem_alpha
 from mdpsim.arrays import FloatArray
-from mdpsim.claims.claim import Claim, Point, Twin, side_by_side
+from mdpsim.claims.claim import Claim, Point, Twin
+from mdpsim.claims.device import side_by_side
 from mdpsim.claims.rules import HighProb
 from mdpsim.papers.xie2024.bounds import PAPER
 
@@ -52,7 +53,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 class Instance(NamedTuple):
-    """pi_ref [Y] in logs, rewards [Y], beta, alpha of the theorem, and the seed of the learners' weights."""
+    """pi_ref [Y] in logs, rewards [Y], beta, alpha of the theorem, and the seed of the rounds (the weights' is the next)."""
 
     log_ref: FloatArray
     r: FloatArray
@@ -105,8 +106,13 @@ def first_below(gap: FloatArray, target: float) -> FloatArray:
     return np.where(good.any(axis=1), good.argmax(axis=1) + 1, good.shape[1] + 1).astype(np.float64)
 
 
-def explore_learners(point: Point, keys: Sequence[int], learners: Sequence[str], **search: Any) -> dict[str, Any]:
-    """Runs of some learners by name, [n, ..] each; all in one ensemble. Those of a trial share instance, weights, uniforms."""
+def explore_learners(
+    point: Point, keys: Sequence[int], learners: Sequence[str], *, table: bool = False, **search: Any
+) -> dict[str, Any]:
+    """Runs of some learners by name, [n, ..] each; all in one ensemble. Those of a trial share instance, weights, uniforms.
+
+    ``table``: tilts are tables, one logit a prefix and token, in place of transformers: the whole class of the docstring.
+    """
     import torch
 
     from mdpsim.lm.device import reproducible, resolve_dtype
@@ -118,9 +124,11 @@ def explore_learners(point: Point, keys: Sequence[int], learners: Sequence[str],
     shape = Config(vocabulary=V, context=L + 1, prompts=1, layers=1, width=point["width"], heads=2)
     with reproducible():
         runs = [(x, *LEARNERS[name]) for x in (draw_instance(point, rng_.generator(key)) for key in keys) for name in learners]
+        zero = np.zeros((1, sum(V**t for t in range(1, L + 1))))
+        tilts = [TokenTable(V, L, zero, **where) if table else Transformer(shape, x.seed + 1, **where) for x, _, _ in runs]
         models = [
-            Residual(TokenTable(V, L, table_of(x.log_ref[None], V, L), **where), Transformer(shape, x.seed, **where),
-                     bound=R / x.beta) for x, _, _ in runs
+            Residual(TokenTable(V, L, table_of(x.log_ref[None], V, L), **where), tilt, bound=R / x.beta)
+            for (x, _, _), tilt in zip(runs, tilts, strict=True)
         ]
         log_ref = torch.tensor(np.stack([x.log_ref[None] for x, _, _ in runs]), dtype=resolve_dtype(point["dtype"]))
         found = explore_many(
