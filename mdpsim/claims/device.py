@@ -67,7 +67,7 @@ def moved(claim: Claim, device: str) -> Claim:
 
 
 def side_by_side(n: int) -> Callable[[Measure], Measure]:
-    """Mark a measure whose trials cost little more together than one alone: it is handed n keys at once, where there are as many.
+    """Mark a measure whose trials cost little more together than one alone: it is handed n keys at once, while there are many.
 
     The result on some keys is still that on any split of them, bit for bit: on the CPU the measure sees to it. A GPU chooses
     its routines by the number of models side by side, so that there the measure always gets n keys, the last one repeated.
