@@ -132,7 +132,7 @@ small_lm_cloning = Claim(
     cites=(PAPER.at("Corollary 1, for a language model"),),
     grid={
         "smoke": _points((3, 2, 16, 150), n_demos=geometric(30, 3000, 3)),
-        "quick": _points((3, 2, 16, 300), (3, 3, 16, 300), n_demos=geometric(100, 3162, 3)),
+        "quick": _points((3, 2, 16, 300), (3, 3, 16, 300), n_demos=geometric(30, 3000, 3)),
         "paper": _points((3, 2, 16, 1000), (3, 3, 32, 1000), (8, 2, 32, 1000), n_demos=geometric(100, 31_623, 6)),
     },
     measure=measure_cloning,
@@ -148,7 +148,7 @@ small_lm_cloning = Claim(
             rule=Rate(axis="n_demos", slope=-0.5, margin=0.2, of="kl"),
         ),
     ),
-    seeds={"smoke": 40, "quick": 50, "paper": 500},
+    seeds={"smoke": 40, "quick": 80, "paper": 800},
     draws=("vocabulary", "length"),
     needs=("lm",),
     tags=("cloning", "lm", "rate", "random-instances"),

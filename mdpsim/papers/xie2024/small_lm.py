@@ -162,9 +162,9 @@ def measure_exploration(point: Point, keys: Sequence[int]) -> Columns:
 
 @side_by_side(50)
 def measure_local(point: Point, keys: Sequence[int]) -> Columns:
-    """The twin's false algorithm: XPO whose searches are steps of Adam from the last policy, without annealing."""
-    found = explore_learners(point, keys, ("xpo",), heat=1.0, restart=False, steps=10, rate=1e-2)["xpo"]
-    return {"xpo": first_below(found.gap, NEAR), "slope": found.slope[:, -1]}
+    """The twin's false algorithm: the same learners, their searches steps of Adam from the last policy, without annealing."""
+    found = explore_learners(point, keys, tuple(LEARNERS), heat=1.0, restart=False, steps=10, rate=1e-2)
+    return {name: first_below(found[name].gap, NEAR) for name in LEARNERS} | {"slope": found["xpo"].slope[:, -1]}
 
 
 def rounds(point: Point) -> float:
