@@ -19,8 +19,9 @@ these T: what is shown is that its alpha explores, not its bound. The 0.9 is no 
 What is approximated. The theorem's argmin is global: ``mdpsim.lm.explore`` starts each search at pi_ref and anneals. Steps of
 Adam from the last policy instead stay in the basins of likely responses, and XPO then finds the good one in about half of
 the runs, as alpha = 0 does (the twin "steps-from-the-last-policy"). About 2% of the runs miss it: labels by luck for a bad
-response hold them there. Policies are updated in rounds 1, 2, .., 10 and whenever the history has grown by a
-tenth. ``loss`` and ``slope`` record what the last search leaves.
+response hold them there. Optimism tries bad responses too, about two rounds each: T must exceed that number, hence V = L = 2.
+Policies are updated in rounds 1, 2, .., 10 and whenever the history has grown by a tenth. ``loss`` and ``slope`` record what
+the last search leaves.
 """
 
 from __future__ import annotations
