@@ -146,21 +146,20 @@ class Transformer(LanguageModel):
             fail("Transformer", "config", "be a Config", repr(config))
         self.config, self.vocabulary, self.context = config, config.vocabulary, config.context
         self.readable = config.vocabulary + config.prompts
-        with torch.device("meta"):  # no memory, no default start: that of ``_start`` follows
-            self.embed = nn.Embedding(self.readable + 1, config.width)  # the last row is the start symbol
-            self.place = nn.Embedding(config.context + 1, config.width)
-            self.blocks = nn.ModuleList(_Block(config.width, config.heads) for _ in range(config.layers))
-            self.norm, self.head = nn.LayerNorm(config.width), nn.Linear(config.width, config.vocabulary)
-        self.double().to_empty(device="cpu")
-        self._start(as_generator("Transformer", rng))
+        self.embed = nn.Embedding(self.readable + 1, config.width)  # the last row is the start symbol
+        self.place = nn.Embedding(config.context + 1, config.width)
+        self.blocks = nn.ModuleList(_Block(config.width, config.heads) for _ in range(config.layers))
+        self.norm, self.head = nn.LayerNorm(config.width), nn.Linear(config.width, config.vocabulary)
+        self.double().restart(as_generator("Transformer", rng))
         self.to(device=torch.device(device), dtype=resolve_dtype(dtype))
 
-    def _start(self, rng: np.random.Generator) -> None:
-        """Normal weights: embeddings of variance 1/2 each (they are added), matrices of variance 1 / inputs, biases zero."""
+    def restart(self, rng: np.random.Generator | int) -> Transformer:
+        """Draw the weights anew: embeddings of variance 1/2 each (they are added), matrices of variance 1 / inputs, biases 0."""
         with torch.no_grad():
             for name, p in self.named_parameters():
                 p.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        self._add_noise(1.0, rng)
+        self._add_noise(1.0, as_generator("restart", rng))
+        return self
 
     @torch.no_grad()
     def _add_noise(self, sd: float, rng: np.random.Generator) -> None:

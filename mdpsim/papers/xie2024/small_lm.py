@@ -81,12 +81,14 @@ def draw_instance(point: Point, rng: np.random.Generator) -> Instance:
     V, L, T = point["vocabulary"], point["length"], point["rounds"]
     shape = Config(vocabulary=V, context=L + 1, prompts=1, layers=1, width=16, heads=2, gain=GAIN)
     low, high = np.log(1 / (8 * T)), np.log(1 / (4 * T))
+    model, space = Transformer(shape, rng), _space(V, L, "cpu")
     while True:
         with torch.no_grad():
-            log_ref = _space(V, L, "cpu").log_probs(Transformer(shape, rng))[0].numpy()
+            log_ref = space.log_probs(model)[0].numpy()
         rare = np.flatnonzero((log_ref >= low) & (log_ref <= high))
         if rare.size:
             break
+        model.restart(rng)
     good = rare[np.argmax(log_ref[rare])]
     r = rng.uniform(0.0, MARGIN, V**L)
     r[good] = D
