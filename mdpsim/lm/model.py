@@ -154,7 +154,7 @@ class Transformer(LanguageModel):
         self.to(device=torch.device(device), dtype=resolve_dtype(dtype))
 
     def restart(self, rng: np.random.Generator | int) -> Transformer:
-        """Draw the weights anew: embeddings of variance 1/2 each (they are added), matrices of variance 1 / inputs, biases 0."""
+        """Draw the weights anew: embeddings of variance 1/2 each (they are added), matrices of 1 / inputs, biases 0."""
         with torch.no_grad():
             for name, p in self.named_parameters():
                 p.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
