@@ -161,7 +161,7 @@ def exploring(panel: Any, seed: int) -> str:
         rows.append((label, f"{share[-1]:.2f}", f"{stated[-1]:.2f}", f"{np.median(first):.0f}"))
     panel.plot([], [], "--", color=BOUND, label="tables")
     panel.set(xlabel="round", ylabel="runs that found the rare response", title="xie2024: exploration", ylim=(0.0, 1.02))
-    panel.legend(loc="upper left")
+    panel.legend(loc="upper right", bbox_to_anchor=(1.0, 0.9))
     return table(("learner", "transformers that found it", "tables", "median round"), rows)
 
 

@@ -16,6 +16,7 @@ same run), bandwidth that of copying 64 MB. F and B are formulas of the shape, p
     B = itemsize (32 w + 2 w K) layers a token, and the parameters once a pass (with a step of Adam: 12 times in all).
 
 B counts each activation as written once and read once; caches spare some of it, so a share above 1 is possible where B rules.
+Where a CPU has no units for a number type (bfloat16), its library's large product is slower than its small ones, and no roof.
 """
 
 from __future__ import annotations
