@@ -135,7 +135,10 @@ def print_table(judged: Sequence[Judged]) -> None:
         table.add_row(*(Text(str(cell), style=COLOURS.get(str(cell), "")) for cell in row.values()))
     console().print(table)
     for one in judged:
-        for note in one.verdict.notes:
+        notes = one.verdict.notes
+        if one.verdict.n_trials == 0:  # what is missing says all: that no twin was measured either says nothing more
+            notes = [note for note in notes if note.startswith("needs [")] or notes
+        for note in notes:
             console().print(Text(f"{one.claim.id}: {note}"))
 
 
