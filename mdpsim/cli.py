@@ -263,7 +263,9 @@ def report(
         from mdpsim.versions import versions
 
         judged = _judge_held(targets or [], preset, device, seed, store)
+        shown = {one.claim.id for one in judged}
         context = {
+            "not_run": [c.id for c in select(targets or []) if lacking(c.needs) and c.id not in shown],
             "versions": versions(), "commit": versions().get("commit"), "store": str(store), "seed": seed,
             "device": ", ".join(sorted({name for one in judged for name in devices_of(one.claim)})),
             "preset": ", ".join(dict.fromkeys(one.verdict.preset for one in judged)),

@@ -135,6 +135,7 @@ def test_claims_that_need_torch_are_listed_and_left_out(
     assert shown == [[PLAIN]] * 2  # the bar counts what is run
     done = mdpsim_command("report", "--preset", "smoke", "--out", "out")
     assert done.returncode == 0, done.stderr
+    assert "not installed: <code>toy/lm</code>.</p>" in Path("out/index.html").read_text()
 
 
 def spy(shown: list[list[Claim]]) -> Callable[..., object]:
