@@ -118,7 +118,8 @@ def _session(leader: int) -> list[int]:
 def test_interrupt_exits_130_and_keeps_what_is_done(tmp_path: Path, undisturbed: list[tuple[bytes, str]]) -> None:
     path = tmp_path / "s.db"
     process = subprocess.Popen(
-        command(path, str(TOY_FILE)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        command(path, str(TOY_FILE)), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background may ignore it
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (path.exists() and rows(path)):
