@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import toy_device
 from conftest import Finished
 from mdpsim import Claim, Point, Store, product, run, verify
 from mdpsim.claims.claim import DEVICE_AXES
-from mdpsim.claims.device import depends_on_device, devices_of, moved, on_device
+from mdpsim.claims.device import depends_on_device, devices_of, moved, on_device, side_by_side
 from mdpsim.store import record_key
 from mdpsim.verify import held_device, judge_held
 
@@ -266,3 +266,22 @@ def test_judge_report_and_cite_need_no_device_here(no_torch: None, mdpsim_comman
             assert json.loads((tmp_path / "out" / "figures" / f"toy--{name}.json").read_text())["device"] == where
         assert ("cpu, cuda" in page) == (device == "cuda")
     assert " trials:" in json.loads(mdpsim_command("cite", PLAIN_FILE, *held, "--json").stdout)["sentence"]
+
+
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [7]), ("cuda", [3, 3, 3])])
+def test_trials_side_by_side_are_always_as_many_on_a_gpu(device: str, sizes: list[int]) -> None:
+    """A GPU's routines may depend on how many models lie side by side: it always gets n keys, and the caller its own rows."""
+    calls: list[list[int]] = []
+
+    @side_by_side(3)
+    def measure(point: Point, keys: Sequence[int]) -> dict[str, np.ndarray]:
+        calls.append(list(keys))
+        return {"value": np.array(keys, dtype=np.float64), "curve": np.outer(keys, [1.0, 2.0])}
+
+    found = measure(Point(device=device), range(7))
+    assert [len(keys) for keys in calls] == sizes
+    assert found["value"].tolist() == list(range(7))
+    assert found["curve"][:, 1].tolist() == [2.0 * k for k in range(7)]
+    assert measure.__dict__["side_by_side"] == 3
+    with pytest.raises(ValueError, match="side_by_side: n must be an integer >= 1"):
+        side_by_side(0)

@@ -156,6 +156,10 @@ def test_seeds_and_number_types() -> None:
         assert torch.equal(p, q)
         assert p.std() == 0 or p.ndim == 1 or not torch.equal(p, r)
     x = tokens(one, 4, 5)
+    again = small(4).restart(3)
+    assert torch.equal(again.log_probs(x), one.log_probs(x))
+    assert torch.equal(one.perturbed(0.0, 0).log_probs(x), one.log_probs(x))
+    assert not torch.equal(one.perturbed(0.1, 0).log_probs(x), one.log_probs(x))
     narrow = Transformer(one.config, 3, dtype="float32")
     assert narrow.dtype == torch.float32
     assert (narrow.log_probs(x) - one.log_probs(x)).abs().max() <= 1e-4
@@ -188,6 +192,7 @@ def test_what_is_refused() -> None:
         (lambda: model.log_probs(torch.tensor([[-1]])), r"ids of the vocabulary, 0 .. 4; got -1"),
         (lambda: model.log_probs(torch.zeros(2, 2)), r"int64 tensor \[N, T\]; got torch.float32"),
         (lambda: enumerate_log_probs(model, torch.tensor([[3, 3]]), 7), "fit the context of 7 tokens"),
+        (lambda: enumerate_log_probs(model, torch.tensor([[3]]), 2, method="prefix"), r"method must be one of .*prefixes"),
         (lambda: enumerate_log_probs(model, torch.tensor([[3]]), 16), "fit the context|at most 16777216 responses"),
         (lambda: as_tokens("f", "prompts", [[0, 9]], model), r"f: prompts must be ids of the vocabulary, 0 .. 4; got 9"),
         (lambda: as_tokens("f", "prompts", [[0] * 8], model), "fit the context of 7 tokens; got 8 tokens"),

@@ -19,11 +19,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mdpsim.arrays import as_count, fail
+from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.lm.device import to_device
 from mdpsim.lm.model import LanguageModel, guard_tokens
 from mdpsim.rng import as_generator
 
+METHODS = ("auto", "tree", "prefixes")
 MAX_RESPONSES = 2**24  # log-probabilities at once
 BATCH = 2**14  # prefixes that are read at once
 _BLOCK = 256  # entries of a law whose cumulative sums are one product of matrices
@@ -186,6 +187,8 @@ def enumerate_log_probs(
     guard_tokens(where, model, prompts, L - 1)
     if L * np.log(V) + np.log(len(prompts)) > np.log(MAX_RESPONSES) + 1e-9:
         fail(where, "prompts and length", f"give at most {MAX_RESPONSES} responses", f"{len(prompts)} * {V}^{L}")
+    if method not in METHODS:
+        unknown(where, "method", method, METHODS)
     levels = None if method == "prefixes" else model.tree_log_probs(prompts, L)
     if levels is None:
         if method == "tree":
