@@ -34,6 +34,7 @@ ORIGINS = {
     "paper": "the paper’s statement, checked against its text",
     "as-transcribed": "the paper’s statement as transcribed, not checked against its text",
     "derived": "derived by the authors of the claim; the derivation stands in the docstring of its module",
+    "observed": "observed: a measured fact about the instances named, without a derivation",
     "folklore": "folklore: known in the field, without a single source",
 }
 _NOUNS = {

@@ -48,7 +48,7 @@ P = (Point(n=1), Point(n=2), Point(n=4))
     ("change", "message"),
     [
         ({"id": "Coins"}, "Claim: id must be 'paper/kebab-slug'; got 'Coins'"),
-        ({"origin": "me"}, "origin must be one of paper, as-transcribed, derived, folklore; got 'me'"),
+        ({"origin": "me"}, "origin must be one of paper, as-transcribed, derived, observed, folklore; got 'me'"),
         ({"statement": " "}, "statement must not be empty"),
         ({"cites": ()}, "cites must be a tuple of one or more Paper"),
         ({"measure": 3}, "measure must be a function"),

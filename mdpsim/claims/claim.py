@@ -23,7 +23,7 @@ from mdpsim.claims.rules import Rate, Rule
 from mdpsim.versions import EXTRAS
 
 PRESETS = ("smoke", "quick", "paper", "full")
-ORIGINS = ("paper", "as-transcribed", "derived", "folklore")
+ORIGINS = ("paper", "as-transcribed", "derived", "observed", "folklore")
 CLAIM_ARM = "claim"
 DEVICE_AXES = ("device", "dtype")  # where and in which precision a trial is computed: in its record's key, never in its draws
 
@@ -179,7 +179,8 @@ class Claim:
         id: "paper/kebab-slug".
         statement: the sentence with its formula, LaTeX between dollar signs.
         origin: "paper" (checked against its text), "as-transcribed" (the paper's, not checked), "derived" (ours, with
-            the derivation in the module's docstring) or "folklore".
+            the derivation in the module's docstring), "observed" (a measured fact about the instances that the statement names;
+            no derivation) or "folklore".
         cites: the papers, each at its theorem.
         grid: preset -> points. Presets: smoke, quick, paper, and optionally full.
         measure: ``measure(point, keys) -> {column: array [n]}``, a module-level function; n trials, one per key.
