@@ -19,35 +19,16 @@ import numpy as np
 
 from mdpsim.kernels._jit import helper, kernel
 from mdpsim.kernels._math import log_guess, log_ratio_sum, quotient, ulp, weighted_exp
+from mdpsim.kernels._stream import beyond_caches, products
 
 LINEAR = 2.0**-54  # where no |d| exceeds this, e^d = 1 + d to the last bit: V is the mean of q and pi is ref
 TIE_ULPS = 4.0
 
 
 @helper
-def action_values(P, r, v_next, q):
-    """q [S, A] = r [S, A] + P [S, A, S] v_next [S]: one stream over P.
-
-    Four rows at a time: a single dot product ends in a chain of dependent additions, during which memory waits.
-    """
-    n, n_states = q.size, v_next.size
-    rows, flat_r, flat_q = P.reshape(-1, n_states), r.reshape(-1), q.reshape(-1)
-    whole = n // 4 * 4
-    for i in range(0, whole, 4):
-        x0, x1, x2, x3 = 0.0, 0.0, 0.0, 0.0
-        for j in range(n_states):
-            v = v_next[j]
-            x0 += rows[i, j] * v
-            x1 += rows[i + 1, j] * v
-            x2 += rows[i + 2, j] * v
-            x3 += rows[i + 3, j] * v
-        flat_q[i], flat_q[i + 1] = flat_r[i] + x0, flat_r[i + 1] + x1
-        flat_q[i + 2], flat_q[i + 3] = flat_r[i + 2] + x2, flat_r[i + 3] + x3
-    for i in range(whole, n):
-        total = 0.0
-        for j in range(n_states):
-            total += rows[i, j] * v_next[j]
-        flat_q[i] = flat_r[i] + total
+def action_values(P, r, v_next, q, far):
+    """q [S, A] = r [S, A] + P [S, A, S] v_next [S]: one read of P; ``far`` as in ``_stream``."""
+    products(P.reshape(-1, v_next.size), v_next, r.reshape(-1), q.reshape(-1), far)
 
 
 @helper
@@ -202,10 +183,10 @@ def soft_induction(P, r, ref, beta, V, Q, pi):
     """
     horizon, n_states, n_actions = Q.shape
     work, sums = soft_workspace(n_states, n_actions)
-    linear = is_linear(r, beta, horizon)
+    linear, far = is_linear(r, beta, horizon), beyond_caches(P)
     V[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
-        action_values(P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)], V[h + 1], Q[h])
+        action_values(P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)], V[h + 1], Q[h], far)
         soft_stage(Q[h], ref[min(h, ref.shape[0] - 1)], beta, linear, V[h], pi[h], work, sums)
     return all_finite(V[0])
 
@@ -217,9 +198,9 @@ def hard_induction(P, r, ref, V, Q, pi):
     Ties (within 4 ulp of the row's largest |q|) share mass in proportion to ref [H or 1, S, A], whose rows need not sum
     to one. Returns False where a value left float64. Cost: O(H S^2 A), one read of P.
     """
-    horizon = Q.shape[0]
+    horizon, far = Q.shape[0], beyond_caches(P)
     V[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
-        action_values(P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)], V[h + 1], Q[h])
+        action_values(P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)], V[h + 1], Q[h], far)
         hard_stage(Q[h], ref[min(h, ref.shape[0] - 1)], V[h], pi[h])
     return all_finite(V[0])

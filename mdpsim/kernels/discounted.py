@@ -18,6 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdpsim.kernels._jit import helper, kernel
+from mdpsim.kernels._stream import beyond_caches
 from mdpsim.kernels.bellman import action_values, hard_stage, is_linear, soft_stage, soft_workspace
 
 DAMPED = 16  # one sweep in so many goes half way
@@ -81,11 +82,11 @@ def value_iteration(P, r, ref, gamma, beta, limits, most, V, after, Q, pi, chang
     change [2] = (min d, max d) of d = after - V. Cost: O(S^2 A) a sweep, one read of P.
     """
     work, sums = soft_workspace(r.shape[0], r.shape[1])
-    linear, ahead = is_linear(r, beta, 1.0 / (1.0 - gamma)), np.empty(V.size)
+    linear, ahead, far = is_linear(r, beta, 1.0 / (1.0 - gamma)), np.empty(V.size), beyond_caches(P)
     sweeps = 0
     while True:
         scale(V, gamma, ahead)
-        action_values(P, r, ahead, Q)
+        action_values(P, r, ahead, Q, far)
         optimum_stage(Q, ref, beta, linear, after, pi, work, sums)
         sweeps += 1
         good = settled(V, after, gamma, limits, change)

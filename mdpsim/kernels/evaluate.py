@@ -13,6 +13,7 @@ import numpy as np
 
 from mdpsim.kernels._jit import helper, kernel
 from mdpsim.kernels._math import kl_term
+from mdpsim.kernels._stream import add_rows, beyond_caches, paired_products
 from mdpsim.kernels.bellman import action_values, all_finite
 
 
@@ -58,24 +59,6 @@ def first_uncovered(pi, ref):
 
 
 @helper
-def paired_values(P, r, v_next, k_next, q, y):
-    """q [S, A] = r + P v_next and y [S, A] = P k_next from one read of P, two rows at a time."""
-    n, n_states = q.size, v_next.size
-    rows, flat_r, flat_q, flat_y = P.reshape(-1, n_states), r.reshape(-1), q.reshape(-1), y.reshape(-1)
-    for i in range(0, n, 2):
-        other = min(i + 1, n - 1)  # an odd last row is done twice
-        x0, x1, y0, y1 = 0.0, 0.0, 0.0, 0.0
-        for j in range(n_states):
-            v, k = v_next[j], k_next[j]
-            x0 += rows[i, j] * v
-            y0 += rows[i, j] * k
-            x1 += rows[other, j] * v
-            y1 += rows[other, j] * k
-        flat_q[i], flat_y[i] = flat_r[i] + x0, y0
-        flat_q[other], flat_y[other] = flat_r[other] + x1, y1
-
-
-@helper
 def policy_stage(q, y, pi, beta, kl, v, k):
     """Values v [S] and KL to go k [S] of a policy pi [S, A] from q and y [S, A], the KL to go behind each action."""
     n_states, n_actions = q.shape
@@ -100,18 +83,14 @@ def ruin_stage(pi, kl, q, v):
 
 
 @helper
-def push(rows, reached, mass, n, ahead):
-    """ahead [S] += sum over i < n of mass[i] rows[reached[i]], four rows at a time; reached and mass have room for n + 3.
-
-    One row at a time would read and write ``ahead`` for each number of P.
-    """
-    for i in range(n, n + 3):
-        reached[i], mass[i] = reached[max(n - 1, 0)], 0.0
-    for i in range(0, n, 4):
-        a, b, c, d = reached[i], reached[i + 1], reached[i + 2], reached[i + 3]
-        m0, m1, m2, m3 = mass[i], mass[i + 1], mass[i + 2], mass[i + 3]
-        for j in range(ahead.size):
-            ahead[j] += (m0 * rows[a, j] + m1 * rows[b, j]) + (m2 * rows[c, j] + m3 * rows[d, j])
+def reach(occ, pi, reached, mass):
+    """The rows (s, a) that have positive mass occ [S] pi [S, A], in order, with that mass; returns their number."""
+    n = 0
+    for s in range(pi.shape[0]):
+        for a in range(pi.shape[1]):
+            reached[n], mass[n] = s * pi.shape[1] + a, occ[s] * pi[s, a]
+            n += mass[n] > 0.0
+    return n
 
 
 @helper
@@ -133,15 +112,16 @@ def policy_values(P, r, pi, beta, kl, V, Q, K):
     float64. Cost: O(H S^2 A), one read of P.
     """
     horizon, n_states, n_actions = Q.shape
-    ahead = np.empty((n_states, n_actions))
+    ahead, far = np.empty((n_states, n_actions)), beyond_caches(P)
     V[horizon], K[horizon] = 0.0, 0.0
     for h in range(horizon - 1, -1, -1):
         rows, rewards = P[min(h, P.shape[0] - 1)], r[min(h, r.shape[0] - 1)]
         if np.any(K[h + 1] != 0.0):
-            paired_values(rows, rewards, V[h + 1], K[h + 1], Q[h], ahead)
+            flat = rows.reshape(-1, n_states)
+            paired_products(flat, V[h + 1], K[h + 1], rewards.reshape(-1), Q[h].reshape(-1), ahead.reshape(-1), far)
         else:
             ahead[:] = 0.0
-            action_values(rows, rewards, V[h + 1], Q[h])
+            action_values(rows, rewards, V[h + 1], Q[h], far)
         policy_stage(Q[h], ahead, pi[h], beta, kl[h], V[h], K[h])
     return all_finite(V[0])
 
@@ -172,15 +152,11 @@ def occupancy(P, pi, mu0, occ):
     """
     horizon, n_states, n_actions = pi.shape
     reached, mass = np.empty(n_states * n_actions + 3, np.int64), np.empty(n_states * n_actions + 3)
-    occ[0] = mu0
+    occ[0], far = mu0, beyond_caches(P)
     for h in range(horizon - 1):
-        n = 0
-        for s in range(n_states):
-            for a in range(n_actions):
-                reached[n], mass[n] = s * n_actions + a, occ[h, s] * pi[h, s, a]
-                n += mass[n] > 0.0
+        n = reach(occ[h], pi[h], reached, mass)
         occ[h + 1] = 0.0
-        push(P[min(h, P.shape[0] - 1)].reshape(-1, n_states), reached, mass, n, occ[h + 1])
+        add_rows(P[min(h, P.shape[0] - 1)].reshape(-1, n_states), reached, mass, n, occ[h + 1], far)
         normalise(occ[h + 1])
 
 

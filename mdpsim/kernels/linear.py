@@ -14,38 +14,23 @@ from __future__ import annotations
 import numpy as np
 
 from mdpsim.kernels._jit import helper, kernel
+from mdpsim.kernels._stream import add_rows, beyond_caches, paired_products, products
 from mdpsim.kernels.bellman import all_finite, hard_stage, is_linear, soft_stage, soft_workspace
-from mdpsim.kernels.evaluate import normalise, policy_stage, ruin_stage
+from mdpsim.kernels.evaluate import normalise, policy_stage, reach, ruin_stage
 from mdpsim.kernels.rollout import BLOCK, act, begin, deal, deal_space, move, tables
 
 
 @helper
-def feature_values(mu, theta, v_next, w):
-    """w [d] = theta [d] + mu [d, S] v_next [S]."""
-    for j in range(w.size):
-        total = 0.0
-        for s in range(v_next.size):
-            total += mu[j, s] * v_next[s]
-        w[j] = theta[j] + total
+def action_values(phi, mu, theta, h, v_next, w, q, far):
+    """q [S, A] = phi (theta_h + mu_h v_next); w [d] is work space. One read of mu_h, one of phi."""
+    products(mu[min(h, mu.shape[0] - 1)], v_next, theta[min(h, theta.shape[0] - 1)], w, far)
+    products(phi.reshape(-1, w.size), w, None, q.reshape(-1), far)
 
 
 @helper
-def project(phi, w, q):
-    """q [S, A] = phi [S, A, d] w [d]: one stream over phi."""
-    n_states, n_actions = q.shape
-    for s in range(n_states):
-        for a in range(n_actions):
-            total = 0.0
-            for j in range(w.size):
-                total += phi[s, a, j] * w[j]
-            q[s, a] = total
-
-
-@helper
-def action_values(phi, mu, theta, h, v_next, w, q):
-    """q [S, A] = phi (theta_h + mu_h v_next); w [d] is work space."""
-    feature_values(mu[min(h, mu.shape[0] - 1)], theta[min(h, theta.shape[0] - 1)], v_next, w)
-    project(phi, w, q)
+def both_beyond_caches(phi, mu):
+    """``far`` of ``_stream`` for phi and mu, which take turns in the caches."""
+    return beyond_caches(phi) or beyond_caches(mu)
 
 
 @kernel
@@ -54,9 +39,10 @@ def soft_induction(phi, mu, theta, ref, beta, V, Q, pi):
     horizon, n_states, n_actions = Q.shape
     work, sums = soft_workspace(n_states, n_actions)
     w, linear = np.empty(phi.shape[2]), is_linear(theta, beta, horizon)  # max|r| <= max|theta|: phi averages
+    far = both_beyond_caches(phi, mu)
     V[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
-        action_values(phi, mu, theta, h, V[h + 1], w, Q[h])
+        action_values(phi, mu, theta, h, V[h + 1], w, Q[h], far)
         soft_stage(Q[h], ref[min(h, ref.shape[0] - 1)], beta, linear, V[h], pi[h], work, sums)
     return all_finite(V[0])
 
@@ -64,10 +50,10 @@ def soft_induction(phi, mu, theta, ref, beta, V, Q, pi):
 @kernel
 def hard_induction(phi, mu, theta, ref, V, Q, pi):
     """Fill V, Q and pi with the hard optimum over the support of ref; False where a value left float64."""
-    horizon, w = Q.shape[0], np.empty(phi.shape[2])
+    horizon, w, far = Q.shape[0], np.empty(phi.shape[2]), both_beyond_caches(phi, mu)
     V[horizon] = 0.0
     for h in range(horizon - 1, -1, -1):
-        action_values(phi, mu, theta, h, V[h + 1], w, Q[h])
+        action_values(phi, mu, theta, h, V[h + 1], w, Q[h], far)
         hard_stage(Q[h], ref[min(h, ref.shape[0] - 1)], V[h], pi[h])
     return all_finite(V[0])
 
@@ -76,20 +62,13 @@ def hard_induction(phi, mu, theta, ref, V, Q, pi):
 def policy_values(phi, mu, theta, pi, beta, kl, V, Q, K):
     """Fill V, Q and the KL to go K of the policy pi, with beta kl taken off V; False where a value left float64."""
     horizon, n_states, n_actions = Q.shape
-    w, w_kl, zero = np.empty(phi.shape[2]), np.empty(phi.shape[2]), np.zeros(phi.shape[2])
-    ahead = np.empty((n_states, n_actions))
+    w, w_kl, features = np.empty(phi.shape[2]), np.empty(phi.shape[2]), phi.reshape(-1, phi.shape[2])
+    ahead, far = np.empty((n_states, n_actions)), both_beyond_caches(phi, mu)
     V[horizon], K[horizon] = 0.0, 0.0
     for h in range(horizon - 1, -1, -1):
-        i = min(h, mu.shape[0] - 1)
-        feature_values(mu[i], theta[min(h, theta.shape[0] - 1)], V[h + 1], w)
-        feature_values(mu[i], zero, K[h + 1], w_kl)
-        for s in range(n_states):
-            for a in range(n_actions):
-                x, y = 0.0, 0.0
-                for j in range(w.size):
-                    x += phi[s, a, j] * w[j]
-                    y += phi[s, a, j] * w_kl[j]
-                Q[h, s, a], ahead[s, a] = x, y
+        laws, rewards = mu[min(h, mu.shape[0] - 1)], theta[min(h, theta.shape[0] - 1)]
+        paired_products(laws, V[h + 1], K[h + 1], rewards, w, w_kl, far)
+        paired_products(features, w, w_kl, None, Q[h].reshape(-1), ahead.reshape(-1), far)
         policy_stage(Q[h], ahead, pi[h], beta, kl[h], V[h], K[h])
     return all_finite(V[0])
 
@@ -116,21 +95,17 @@ def ruin(phi, mu, pi, kl, V, Q):
 def occupancy(phi, mu, pi, mu0, occ):
     """Fill occ [H, S], the law of the state at each stage."""
     horizon, n_states, n_actions = pi.shape
-    w = np.empty(phi.shape[2])
+    width, far = phi.shape[2], both_beyond_caches(phi, mu)
+    reached, mass = np.empty(n_states * n_actions + 3, np.int64), np.empty(n_states * n_actions + 3)
+    drawn, w = np.arange(width + 3), np.empty(width + 3)
     occ[0] = mu0
     for h in range(horizon - 1):
+        n = reach(occ[h], pi[h], reached, mass)
         w[:] = 0.0
-        for s in range(n_states):
-            for a in range(n_actions):
-                mass = occ[h, s] * pi[h, s, a]
-                if mass > 0.0:
-                    for j in range(w.size):
-                        w[j] += mass * phi[s, a, j]
-        rows, ahead = mu[min(h, mu.shape[0] - 1)], occ[h + 1]
+        add_rows(phi.reshape(-1, width), reached, mass, n, w[:width], far)
+        ahead = occ[h + 1]
         ahead[:] = 0.0
-        for j in range(w.size):
-            for s in range(n_states):
-                ahead[s] += w[j] * rows[j, s]
+        add_rows(mu[min(h, mu.shape[0] - 1)], drawn, w, width, ahead, far)
         normalise(ahead)
 
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from mdpsim.kernels._jit import helper, kernel
 from mdpsim.kernels._math import log, log1p
+from mdpsim.kernels._stream import products
 from mdpsim.kernels.bellman import soft_stage, soft_workspace
-from mdpsim.kernels.linear import feature_values, project
 from mdpsim.kernels.rollout import locate, scan, stream_start, stream_uniform, tables
 from mdpsim.kernels.ucbvi import BUDGET, STOPPED, stage_gaps, violation, widest_actions
 
@@ -182,7 +182,7 @@ def plan(
     horizon, n_states, n_actions = pi.shape
     ahead, true_ahead, other = np.zeros((n_states, n_actions)), np.zeros((n_states, n_actions)), np.empty((n_states, n_actions))
     w, scratch = np.empty((3, phi.shape[2])), np.empty(phi.shape[2])
-    w_true, zero = np.empty(world.shape[2]), np.zeros(world.shape[2])
+    w_true, features = np.empty(world.shape[2]), world.reshape(-1, world.shape[2])
     for back in range(horizon):
         h = horizon - 1 - back
         reward, allowed = r[min(h, r.shape[0] - 1)], ref[h]
@@ -191,8 +191,8 @@ def plan(
         else:
             _stage(phi, reward, inverse[h], sums[h], radius[h], kind, float(back), v_up[h + 1], v_low[h + 1], gap[h + 1],
                    w, scratch, q_up[h], q_low[h], ahead)
-            feature_values(mu[min(h, mu.shape[0] - 1)], zero, oracle[h + 1], w_true)
-            project(world, w_true, true_ahead)
+            products(mu[min(h, mu.shape[0] - 1)], oracle[h + 1], None, w_true, False)
+            products(features, w_true, None, true_ahead.reshape(-1), False)
         soft_stage(q_low[h], allowed, beta, False, v_low[h], other, work, soft_sums)
         soft_stage(q_up[h], allowed, beta, False, v_up[h], pi[h], work, soft_sums)
         widest_actions(q_up[h], q_low[h], allowed, widest[h])
@@ -251,7 +251,7 @@ def explore(
     d = phi.shape[2]
     r = np.empty((theta.shape[0], n_states, n_actions))
     for h in range(theta.shape[0]):
-        project(world, theta[h], r[h])
+        products(world.reshape(-1, world.shape[2]), theta[h], None, r[h].reshape(-1), False)
     v_up, v_low = np.zeros((horizon + 1, n_states)), np.zeros((horizon + 1, n_states))
     gap, oracle = np.zeros((horizon + 1, n_states)), np.zeros((horizon + 1, n_states))
     widest = np.zeros((horizon, n_states), np.int64)
