@@ -65,7 +65,7 @@ def test_records_of_two_versions_of_torch_are_noted(
     claim = replace(CLAIM, needs=needs)
     known = {k: v for k, v in versions.versions().items() if k != "torch"}
     for number, trials in (("2.12", range(5)), ("2.13", range(5, 9)), ("2.13", range(9, 12))):
-        monkeypatch.setattr("mdpsim.store.versions", lambda number=number: known | {"torch": number})
+        monkeypatch.setattr("mdpsim.store.store.versions", lambda number=number: known | {"torch": number})
         with Store(tmp_path / "r.db") as store:
             store.add(claim, "claim", claim.grid["smoke"][0], 0, trials, {"value": np.zeros(len(trials))}, 0.0)
             notes = store.records(claim, "smoke", 0).notes
@@ -77,7 +77,7 @@ def test_the_gpu_is_in_the_versions_of_what_it_computed(monkeypatch: pytest.Monk
     claim = replace(CLAIM, needs=("lm",))
     notes = {}
     for name in ("H100", "H200"):
-        monkeypatch.setattr("mdpsim.store.gpu", lambda name=name: name)
+        monkeypatch.setattr("mdpsim.store.store.gpu", lambda name=name: name)
         with Store(tmp_path / "g.db") as store:
             for device in ("cpu", "cuda"):
                 there = moved(claim, device)

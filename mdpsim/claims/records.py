@@ -15,6 +15,10 @@ from mdpsim.versions import versions
 Columns = Mapping[str, np.ndarray]  # column -> array [n] or [n, L], trial i in row i
 
 
+class RecordConflictError(RuntimeError):
+    """A trial was measured twice on one platform, with different values: its measure depends on more than its key."""
+
+
 @dataclass(frozen=True)
 class Records:
     """The trials of one claim at one preset and seed.
@@ -46,7 +50,11 @@ class Sink(Protocol):
     def add(
         self, claim: Claim, arm: str, point: Point, seed: int, trials: Sequence[int], columns: Columns, seconds: float
     ) -> None:
-        """Keep finished trials; trial ``trials[j]`` is row j of every column."""
+        """Keep finished trials; trial ``trials[j]`` is row j of every column.
+
+        Raises:
+            RecordConflictError: another value is there already.
+        """
         ...
 
     def records(self, claim: Claim, preset: str, seed: int) -> Records:
