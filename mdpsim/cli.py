@@ -25,7 +25,7 @@ from mdpsim.registry import all_claims, get_claim, select
 from mdpsim.store import DEFAULT_PATH, Store
 from mdpsim.terminal import compilation_line, console, errors, flat, messages, print_json, progress_bar, show_verdicts
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED
-from mdpsim.verify import Judged, estimate_costs, judge_all, judge_held
+from mdpsim.verify import Judged, JudgeError, estimate_costs, isolated, judge_all, judge_held
 from mdpsim.versions import cores, lacking
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -92,7 +92,7 @@ def list_(
 
 def _list_costs(claims: Sequence[Claim], path: Path, as_json: bool) -> None:
     """Seconds of one core: measured, and estimated for each preset."""
-    with Store(path, create=False) as store:
+    with Store(path, writable=False) as store:
         found = {claim.id: estimate_costs(claim, store) for claim in claims}
     if as_json:
         for name, cost in found.items():
@@ -191,11 +191,9 @@ def verify(
                     failure = error
             if budget is not None and (left := sum(len(c.trials) for c in missing(able, preset, seed, opened))):
                 messages().print(f"budget of {budget:g} s spent, {left} trials left: the same command goes on from here")
-            judged = judge_all([c for c in claims if not failure or c.id not in failure.claims], **options)
-        if failure is not None:
-            show_verdicts(judged, as_json)
-            raise failure
-        _finish(judged, as_json, strict)
+            failed = [] if failure is None else [str(failure)]
+            judged = judge_all([c for c in claims if not failure or c.id not in failure.claims], failed=failed, **options)
+        _finish(judged, failed, as_json, strict)
 
 
 @app.command()
@@ -210,7 +208,7 @@ def judge(
 ) -> None:
     """Judge again what a store holds, running nothing."""
     with errors():
-        _finish(_judge_held(targets or [], preset, device, seed, store), as_json, strict)
+        _finish(*_judge_held(targets or [], preset, device, seed, store), as_json, strict)
 
 
 def _check_held(preset: str | None, device: str | None, seed: int) -> None:
@@ -222,24 +220,28 @@ def _check_held(preset: str | None, device: str | None, seed: int) -> None:
     as_count("judge", "--seed", seed, low=0, high=MAX_SEED)
 
 
-def _judge_held(targets: Sequence[str], preset: str | None, device: str | None, seed: int, path: Path) -> list[Judged]:
-    """Judge the claims a store has records of (or those named), each at its own largest complete preset."""
+def _judge_held(
+    targets: Sequence[str], preset: str | None, device: str | None, seed: int, path: Path
+) -> tuple[list[Judged], list[str]]:
+    """Judge the claims a store has records of (or those named), each at its own largest complete preset, and who cannot be."""
     _check_held(preset, device, seed)
-    claims = select(targets)
-    judged: list[Judged] = []
-    with Store(path, create=False) as store:
+    failed: list[str] = []
+    with Store(path, writable=False) as store:
         held = {claim for claim, k, _ in store.held() if k == seed}
-        for claim in claims:
-            if claim.id in held or targets:
-                judged.append(judge_held(claim, seed=seed, store=store, preset=preset, device=device))
-    if not judged:
+        claims = [claim for claim in select(targets) if claim.id in held or targets]
+        judged = isolated(
+            claims, lambda claim: judge_held(claim, seed=seed, store=store, preset=preset, device=device), failed
+        )
+    if not judged and not failed:
         raise ValueError(f"judge: --store must hold records of a registered claim at seed {seed}; got none in {path}")
-    return judged
+    return judged, failed
 
 
-def _finish(judged: Sequence[Judged], as_json: bool, strict: bool) -> None:
-    """Print the verdicts and exit with their status."""
+def _finish(judged: Sequence[Judged], failed: Sequence[str], as_json: bool, strict: bool) -> None:
+    """Print the verdicts and exit with their status: 2 where a claim has none for an error in it."""
     show_verdicts(judged, as_json)
+    if failed:
+        raise JudgeError("\n".join(failed))
     statuses = [one.verdict.status for one in judged]
     raise typer.Exit(1 if REFUTED in statuses else 3 if strict and INCONCLUSIVE in statuses else 0)
 
@@ -262,7 +264,7 @@ def report(
         from mdpsim.report import write_report
         from mdpsim.versions import versions
 
-        judged = _judge_held(targets or [], preset, device, seed, store)
+        judged, failed = _judge_held(targets or [], preset, device, seed, store)
         shown = {one.claim.id for one in judged}
         context = {
             "not_run": [c.id for c in select(targets or []) if lacking(c.needs) and c.id not in shown],
@@ -275,6 +277,8 @@ def report(
             print_json({"page": str(page), "claims": [one.claim.id for one in judged]})
         else:
             console().print(Text(f"wrote {page}"))
+        if failed:
+            raise JudgeError("\n".join(failed))
 
 
 @app.command()
@@ -295,7 +299,7 @@ def cite(
         found = _one(claim)
         sentence = None
         if store.exists():
-            with Store(store, create=False) as opened:
+            with Store(store, writable=False) as opened:
                 if any(c == found.id and k == seed for c, k, _ in opened.held()):
                     one = judge_held(found, seed=seed, store=opened, preset=preset, device=device)
                     sentence = citation(one.claim, one.verdict)

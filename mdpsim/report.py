@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import base64
 import math
-import re
 import warnings
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from mdpsim.atomic import replacing, write_text
 from mdpsim.claims.claim import Claim, Paper
 from mdpsim.claims.device import depends_on_device, devices_of
 from mdpsim.claims.rules import LEVEL, HighProb, Identity, Inequality, Limit, Mean, Order, Rate
+from mdpsim.mathml import minus, typeset
 from mdpsim.plots.labels import axis_label, column_label, format_estimate, format_interval, format_number
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, REJECTED, SUPPORTED, Records, Verdict
 from mdpsim.verdict.stats import holm
 
-__all__ = ["citation", "format_interval", "format_number", "sidecar", "typeset", "verdict_rows", "write_report"]
+__all__ = ["citation", "format_interval", "format_number", "sidecar", "verdict_rows", "write_report"]
 
 Entry = tuple[Claim, Records, Verdict]
 STATUSES = (SUPPORTED, REFUTED, INCONCLUSIVE)
@@ -45,13 +45,6 @@ _BOUNDS = {
     "identity": "tolerance", "inequality": "bound", "mean": "bound", "rate": "reference slope", "high_prob": "bound",
     "order": "margin", "limit": "limit", "law": "margin",
 }
-
-# Names of functions that LaTeX sets upright with a thin space before them.
-_FUNCTIONS = frozenset((
-    "log", "exp", "sup", "inf", "max", "min", "arg", "argmax", "argmin", "lim", "ln", "det", "dim", "ker", "tr", "diag",
-    "sign", "Pr", "KL", "TV", "Var", "Cov",
-))
-_CLOSING = (")", "]", "}", "|", "!")
 
 
 # --- the sentence to quote -------------------------------------------------------------------------------------------
@@ -146,7 +139,8 @@ def _write_tables(entries: Sequence[Entry], folder: Path) -> None:
         }
         for (_, _, v), p in zip(entries, held, strict=True)
     ]
-    pd.DataFrame(rows).to_csv(folder / "verdicts.csv", index=False, lineterminator="\n")
+    with replacing(folder / "verdicts.csv") as name:
+        pd.DataFrame(rows).to_csv(name, index=False, lineterminator="\n")
     shown = [_row(c, v, "latex") | {"Holm $p$": format_number(p, script="latex")} for (c, _, v), p in
              zip(entries, held, strict=True)]
     frame = pd.DataFrame(shown, columns=list(shown[0]) if shown else None)
@@ -154,81 +148,7 @@ def _write_tables(entries: Sequence[Entry], folder: Path) -> None:
     styler: Any = frame.style.hide(axis="index")
     layout = "".join("l" if name in words else "r" for name in frame.columns)
     text = styler.format(escape="latex", subset=words).to_latex(hrules=True, column_format=layout)
-    (folder / "verdicts.tex").write_text(text, encoding="utf-8")
-
-
-# --- mathematics -----------------------------------------------------------------------------------------------------
-
-
-def typeset(text: str) -> Markup:
-    r"""A sentence with LaTeX between dollar signs as HTML with MathML; a formula that does not convert stays as code.
-
-    ``\$`` is a dollar sign. An odd number of the others leaves the whole sentence as it was written.
-    """
-    pieces = re.split(r"(?<!\\)\$+", text)
-    if len(pieces) % 2 == 0:
-        return escape(text)
-    parts = [_formula(p) if i % 2 else escape(_minus(p.replace(r"\$", "$"))) for i, p in enumerate(pieces)]
-    return Markup("").join(parts)
-
-
-def _minus(text: str) -> str:
-    """A hyphen before a digit, and not inside a word or a number, is a minus."""
-    return re.sub(r"(?<![\w).-])-(?=\d)", "−", text)
-
-
-def _formula(latex: str) -> Markup:
-    """MathML of one formula; the source where the converter fails, or leaves something unread."""
-    from latex2mathml.converter import convert
-
-    as_code = Markup("<code>{}</code>").format(latex)
-    if not latex.strip() or not _balanced(latex):
-        return as_code
-    try:
-        mathml = convert(latex)
-    except Exception:  # the converter raises many kinds, none of them our caller's business
-        return as_code
-    if "\\" in mathml or "<merror" in mathml:
-        return as_code
-    return Markup(_spaced(mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")))
-
-
-def _balanced(latex: str) -> bool:
-    """Braces close what they open: the converter guesses where they do not."""
-    depth = 0
-    for brace in re.findall(r"(?<!\\)[{}]", latex):
-        depth += 1 if brace == "{" else -1
-        if depth < 0:
-            return False
-    return depth == 0
-
-
-def _spaced(mathml: str) -> str:
-    """What browsers leave out: words of upright letters as one word, thin spaces around log and its like."""
-    mathml = re.sub(r"<mo>([A-Za-z]{2,})</mo>", r"<mi>\1</mi>", mathml)  # \operatorname
-    upright = '<mi mathvariant="normal">[A-Za-z]</mi>'
-    mathml = re.sub(rf"(?:{upright}){{2,}}", lambda m: f"<mi>{re.sub('<[^>]*>', '', m[0])}</mi>", mathml)
-    root = ElementTree.fromstring(mathml)
-    for slash in (e for e in root.iter("mo") if e.text == "/"):  # an ordinary symbol to LaTeX, an operator to browsers
-        slash.attrib.update(lspace="0", rspace="0")
-    for row in root.iter("mrow"):  # only there do children stand side by side
-        children = list(row)
-        row[:] = []
-        for k, child in enumerate(children):
-            before, after = children[k - 1] if k else None, children[k + 1] if k + 1 < len(children) else None
-            named = _is_function(child)
-            if named and before is not None and (before.tag not in ("mo", "mspace") or before.text in _CLOSING):
-                row.append(ElementTree.Element("mspace", width="0.1667em"))
-            row.append(child)
-            if named and after is not None and after.tag not in ("mo", "mspace") and not _is_function(after):
-                row.append(ElementTree.Element("mspace", width="0.1667em"))
-    return ElementTree.tostring(root, encoding="unicode")
-
-
-def _is_function(element: ElementTree.Element) -> bool:
-    """log, or log with an index."""
-    base = element[0] if element.tag in ("msub", "msup", "msubsup") and len(element) else element
-    return base.tag == "mi" and base.text in _FUNCTIONS
+    write_text(folder / "verdicts.tex", text)
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -261,7 +181,7 @@ def write_report(entries: Iterable[Entry], out: str | Path, *, context: Mapping[
         versions=sorted((context.get("versions") or {}).items()),
     )
     path = folder / "index.html"
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 
@@ -298,7 +218,7 @@ def _view(claim: Claim, records: Records, v: Verdict, p_holm: float, folder: Pat
         "bound_noun": _BOUNDS[claim.rule.name],
         "figure": _figure(claim, records, v, folder, {**context, "device": device}),
         "command": f"mdpsim verify {claim.id} --preset {v.preset} --seed {v.seed}{where}",
-        "sentence": _minus(citation(claim, v)),
+        "sentence": minus(citation(claim, v)),
         "bibtex": "\n\n".join(dict.fromkeys(p.bibtex() for p in claim.cites)),
     }
 

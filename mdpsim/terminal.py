@@ -22,7 +22,7 @@ from mdpsim.claims.claim import CLAIM_ARM, Claim
 from mdpsim.claims.run import Chunk, MeasureError, missing
 from mdpsim.store import Store
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, SUPPORTED
-from mdpsim.verify import Judged
+from mdpsim.verify import Judged, JudgeError
 
 COLOURS = {SUPPORTED: "green", REFUTED: "red", INCONCLUSIVE: "yellow"}
 
@@ -42,14 +42,14 @@ def errors() -> Iterator[None]:
     """Turn errors into one line on stderr and the exit status of the contract."""
 
     def show(message: Any, *rest: Any, **more: Any) -> None:
-        messages().print(f"[yellow]note:[/] {message}")
+        messages().print(Text.assemble(("note:", "yellow"), f" {message}"))  # Text: brackets in it are no markup
 
     with warnings.catch_warnings():
         warnings.showwarning = show
         warnings.simplefilter("always", UserWarning)
         try:
             yield
-        except (ValueError, MeasureError) as error:
+        except (ValueError, MeasureError, JudgeError) as error:
             messages().print(Text(f"mdpsim: {error}", style="red"))
             raise typer.Exit(2) from None
         except BrokenPipeError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sqlite3
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -70,15 +72,55 @@ def verify(
             opened.close()
 
 
-def judge_all(claims: Sequence[Claim], *, preset: str, seed: int, store: Store) -> list[Judged]:
-    """Judge what a store holds, running nothing; a claim that cannot run here says what it needs."""
+class JudgeError(RuntimeError):
+    """Claims that could not be judged: a bound or rule that raised, columns that do not fit it."""
+
+
+def isolated(claims: Iterable[Claim], one: Callable[[Claim], Judged], failed: list[str]) -> list[Judged]:
+    """What ``one`` says of each claim; what it raises costs that claim its verdict, is told in ``failed``, and no other's."""
     judged = []
     for claim in claims:
-        records = store.records(claim, preset, seed)
-        if absent := lacking(claim.needs):
-            records = replace(records, notes=(*records.notes, install_hint(absent)))
-        judged.append(Judged(claim, records, judge(claim, records)))
+        try:
+            judged.append(one(claim))
+        except (OSError, sqlite3.Error):  # the store's, and so every claim's
+            raise
+        except Exception as error:
+            failed.append(f"{claim.id} could not be judged: {_where(error)}")
     return judged
+
+
+def _where(error: Exception) -> str:
+    """The error in one line, with the file and line of the innermost frame that is not numpy's or Python's own."""
+    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    found = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in found if "site-packages" not in f.filename and not f.filename.startswith("<")]
+    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text
+
+
+def judge_all(
+    claims: Sequence[Claim], *, preset: str, seed: int, store: Store, failed: list[str] | None = None
+) -> list[Judged]:
+    """Judge what a store holds, running nothing; a claim that cannot run here says what it needs.
+
+    Args:
+        failed: gets a line for each claim that could not be judged; None raises after all the others.
+    Raises:
+        JudgeError: claims that could not be judged, where ``failed`` is None.
+    """
+    told: list[str] = []
+    judged = isolated(claims, lambda claim: _judge_one(claim, preset, seed, store), told)
+    if failed is not None:
+        failed += told
+    elif told:
+        raise JudgeError("; ".join(told))
+    return judged
+
+
+def _judge_one(claim: Claim, preset: str, seed: int, store: Store) -> Judged:
+    records = store.records(claim, preset, seed)
+    if absent := lacking(claim.needs):
+        records = replace(records, notes=(*records.notes, install_hint(absent)))
+    return Judged(claim, records, judge(claim, records))
 
 
 def held_preset(claim: Claim, seed: int, store: Store) -> str:
@@ -109,8 +151,7 @@ def judge_held(
 ) -> Judged:
     """Judge what a store holds of a claim: of its largest complete preset, on the device that has it, where these are None."""
     there = moved(claim, device or held_device(claim, seed, store, preset))
-    (judged,) = judge_all([there], preset=preset or held_preset(there, seed, store), seed=seed, store=store)
-    return judged
+    return _judge_one(there, preset or held_preset(there, seed, store), seed, store)
 
 
 class Costs(NamedTuple):

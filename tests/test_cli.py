@@ -140,12 +140,62 @@ def test_a_measure_that_fails_exits_2_and_keeps_what_is_done(mdpsim_command: Com
 
 
 def test_a_damaged_store_is_told_and_replaced(mdpsim_command: Command, tmp_path: Path) -> None:
-    path = tmp_path / "s.db"
-    path.write_bytes(b"no database" * 1000)
-    done = mdpsim_command("verify", TOY, "--preset", "quick", "--store", str(path))
+    path = tmp_path / "s [red]a[/] .db"  # no markup of the terminal's
+    first = mdpsim_command("verify", TOY, "--preset", "quick", "--store", str(path), "--json")
+    data = path.read_bytes()
+    path.write_bytes(data[:4096] + bytes(len(data) - 4096))
+    read = mdpsim_command("judge", TOY, "--store", str(path))
+    assert (read.returncode, read.stdout) == (2, "")
+    assert "'mdpsim verify' moves a damaged store aside" in read.stderr
+    done = mdpsim_command("verify", TOY, "--preset", "quick", "--store", str(path), "--json")
     assert done.returncode == 0
-    assert "is damaged" in done.stderr
-    assert len(list(tmp_path.glob("s.db.corrupt-*"))) == 1
+    assert f"note: the store {path} is damaged" in done.stderr
+    keys = ("status", "estimate", "interval")
+    assert [json.loads(done.stdout)[k] for k in keys] == [json.loads(first.stdout)[k] for k in keys]
+    assert len(list(tmp_path.rglob("*.corrupt-*"))) == 1
+
+
+def test_a_file_that_is_no_store_is_left_alone(mdpsim_command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "thesis.tex"
+    path.write_text("no database" * 1000)
+    for command in ("verify", "judge", "report", "cite"):
+        done = mdpsim_command(command, "korbak2022/elbo-identity", "--store", str(path))
+        assert done.returncode == 2
+        assert "no sqlite database (it was left as it is)" in done.stderr
+    assert path.read_text() == "no database" * 1000
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+BAD_CLAIMS = """
+import sys
+sys.path.insert(0, {tests!r})
+from dataclasses import replace
+from mdpsim.claims.rules import Mean
+import toy
+
+def broken(point):
+    return 1.0 / 0.0
+
+good = replace(toy.coins, id="mine/good")
+bound = replace(toy.coins, id="mine/bad-bound", rule=Mean(bound=broken))
+column = replace(toy.coins, id="mine/bad-column", rule=Mean(of="nothing", bound=1.0))
+"""
+
+
+def test_one_bad_claim_costs_no_other_its_verdict(mdpsim_command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(BAD_CLAIMS.format(tests=str(Path(__file__).parent)))
+    for command in (("verify", str(path), "--preset", "quick", "--jobs", "1"), ("judge", str(path))):
+        done = mdpsim_command(*command, "--json")
+        assert done.returncode == 2
+        assert [json.loads(line)["claim"] for line in done.stdout.splitlines()] == ["mine/good"]
+        assert "mine/bad-bound could not be judged: ZeroDivisionError" in done.stderr
+        assert "bad.py, line 9" in done.stderr
+        assert "mine/bad-column could not be judged" in done.stderr
+    done = mdpsim_command("report", str(path), "--out", "page")
+    assert done.returncode == 2
+    assert "mine/good" in (tmp_path / "page" / "index.html").read_text()
+    assert "could not be judged" in done.stderr
 
 
 def test_report_and_cite(mdpsim_command: Command, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -98,7 +100,11 @@ HEADER = {"format": "mdpsim", "schema": 1, "record": "Counts", "n": 10**12}
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"header": HEADER | {"schema": 2}}, r"have schema <= 1 \(this mdpsim's\); got schema 2"),
+    ({"header": HEADER | {"schema": 2}}, r"have schema <= 1 \(this mdpsim.s\), from 1; got schema 2"),
+    ({"header": HEADER | {"schema": 0}}, "from 1; got schema 0"),
+    ({"header": HEADER | {"schema": True}}, "from 1; got schema True"),
+    ({"header": HEADER | {"record": ["Counts"]}}, "hold one of Trajectories"),
+    ({"header": np.array("[" * 100_000)}, "have the header"),
     ({"header": HEADER | {"format": "other"}}, "have the header of mdpsim.save"),
     ({"header": HEADER | {"record": "MDP"}}, "hold one of Trajectories, Counts, Preferences; got 'MDP'"),
     ({"header": np.array(3.0)}, "have the header"),
@@ -113,8 +119,55 @@ HEADER = {"format": "mdpsim", "schema": 1, "record": "Counts", "n": 10**12}
 def test_files_that_are_something_else(tmp_path, changes, message):
     path = tmp_path / "r.npz"
     rewritten(path, **changes)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as refused:
         mdpsim.load(path)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("shape", [(10**12,), (10**30,), (2**31, 2**31), (-1, 3)])
+def test_a_few_bytes_do_not_ask_for_gigabytes(tmp_path, shape):
+    path = tmp_path / "r.npz"
+    mdpsim.save(RECORDS["Counts"], path)
+    with zipfile.ZipFile(path) as held:
+        members = {name: held.read(name) for name in held.namelist()}
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in (members | {"visits.npy": stream.getvalue() + b"\0" * 64}).items():
+            file.writestr(name, data)
+    with pytest.raises(ValueError, match="undamaged; got") as refused:
+        mdpsim.load(path)
+    assert str(path) in str(refused.value)
+
+
+def test_compressed_arrays_are_refused(tmp_path):
+    """A megabyte of zip can hold a gigabyte of zeros."""
+    path = tmp_path / "r.npz"
+    mdpsim.save(RECORDS["Counts"], path)
+    with np.load(path) as held:
+        np.savez_compressed(path, **held)
+    with pytest.raises(ValueError, match="is compressed or encrypted"):
+        mdpsim.load(path)
+
+
+@pytest.mark.parametrize("path", [0, True, None, b"x"])
+def test_file_descriptors_are_no_paths(path):
+    with pytest.raises(ValueError, match="^load: path must be a path"):
+        mdpsim.load(path)
+
+
+def test_permissions_and_links_of_what_is_saved(tmp_path):
+    victim, path = tmp_path / "victim.txt", tmp_path / "r.npz"
+    victim.write_text("mine")
+    path.symlink_to(victim)
+    before = os.umask(0o027)
+    try:
+        mdpsim.save(RECORDS["Counts"], path)
+    finally:
+        os.umask(before)
+    assert victim.read_text() == "mine"
+    assert not path.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_paths_that_are_no_file(tmp_path):

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 import report_samples as samples
-from mdpsim import plots
-from mdpsim.report import FigureWarning, citation, typeset, verdict_rows, write_report
+from mdpsim import atomic, plots
+from mdpsim.mathml import typeset
+from mdpsim.report import FigureWarning, citation, verdict_rows, write_report
 
 CONTEXT = {
     "versions": samples.VERSIONS, "commit": "abc123", "preset": "quick", "seed": 7, "store": "<store>.db",
@@ -295,3 +296,27 @@ def test_a_figure_that_cannot_be_drawn_costs_only_itself(tmp_path, monkeypatch):
     assert "The figure could not be drawn: RuntimeError: no &lt;b&gt;such&lt;/b&gt; axis." in text
     assert text.count("<img") == len(entries) - 1
     assert all(claim.id in text for claim, _, _ in entries)
+
+
+@pytest.mark.parametrize("source", [r"a & b", r"\text{p & q}", r"\text{<b}", "\x00", "\ud800", r"\text{\x01}"])
+def test_no_formula_denies_a_page_to_the_others(source, tmp_path):
+    out = typeset(f"a ${source}$ b")
+    assert out.startswith("a ")
+    assert out.endswith(" b")
+    atomic.write_text(tmp_path / "page.html", str(out))
+    assert (tmp_path / "page.html").stat().st_size > 4
+
+
+@pytest.mark.parametrize("source", [r"\href{javascript:alert(1)}{x}", r"\style{color:red}{x}", r"\class{big}{x}"])
+def test_a_formula_is_no_link_and_wears_no_style(source):
+    assert not re.search(r"(href|style|class|id)=", typeset(f"${source}$"))
+
+
+def test_a_link_in_the_place_of_the_page_is_replaced_not_followed(tmp_path):
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    (tmp_path / "index.html").symlink_to(victim)
+    write_report([], tmp_path, context={})
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "index.html").is_symlink()
+    assert not list(tmp_path.glob(".index*"))

@@ -21,7 +21,7 @@ import numpy as np
 from mdpsim.arrays import as_count, as_real, fail
 from mdpsim.claims.claim import Claim, Measure, Point
 from mdpsim.claims.pool import FILE_MODULE, InProcess, Pool
-from mdpsim.claims.records import Columns, Memory, Records, Sink
+from mdpsim.claims.records import Columns, Memory, RecordConflictError, Records, Sink
 from mdpsim.kernels._jit import uncached
 from mdpsim.versions import install_hint, lacking
 
@@ -187,7 +187,11 @@ def _drain(
             except Exception as error:  # what a worker could not be sent, or could not send back
                 failed[chunk.claim.id] = MeasureError(f"{_label(chunk)}: {type(error).__name__}: {error}")
             else:
-                sink.add(chunk.claim, chunk.arm, chunk.point, seed, chunk.trials, columns, seconds)
+                try:
+                    sink.add(chunk.claim, chunk.arm, chunk.point, seed, chunk.trials, columns, seconds)
+                except RecordConflictError as error:
+                    failed[chunk.claim.id] = MeasureError(str(error))
+                    continue
                 _resize(sizes, chunk, seconds)
                 progress(chunk, seconds)
         if lost:

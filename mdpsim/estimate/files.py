@@ -8,23 +8,27 @@ read through the record's constructor, so that a file passes the same guards as 
 from __future__ import annotations
 
 import json
+import math
 import os
-import tempfile
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mdpsim.arrays import fail
+from mdpsim.atomic import replacing
 from mdpsim.estimate.data import Counts, Trajectories
 from mdpsim.estimate.preferences import Preferences
 
 FORMAT, SCHEMA = "mdpsim", 1
 # What numpy and zipfile raise at files that are cut, changed, or none of theirs.
-DAMAGE = (ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+DAMAGE = (
+    ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError, RuntimeError, MemoryError, OverflowError,
+    zipfile.BadZipFile, zlib.error, struct.error,
+)
 
 Record = Trajectories | Counts | Preferences
 
@@ -70,17 +74,10 @@ def save(record: Record, path: str | os.PathLike[str]) -> None:
         fail("save", "record", f"be one of {', '.join(_LAYOUTS)}", kind)
     layout = _LAYOUTS[kind]
     header = {"format": FORMAT, "schema": SCHEMA, "record": kind, **layout.scalars(record)}
-    file = Path(path)
     try:
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), **layout.arrays(record)}
-                np.savez(stream, **arrays)
-            os.replace(name, file)
-        except BaseException:
-            os.unlink(name)
-            raise
+        arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), **layout.arrays(record)}
+        with replacing(path) as name, open(name, "wb") as stream:
+            np.savez(stream, **arrays)
     except OSError as error:
         fail("save", "path", "be a file that can be written", f"{str(path)!r} ({error.strerror or error})")
 
@@ -94,10 +91,12 @@ def load(path: str | os.PathLike[str]) -> Record:
         ValueError: no such file, one that is damaged or another program's, one of a newer schema, or arrays that are no such
             record; the message names the path.
     """
+    if not isinstance(path, str | os.PathLike):  # an integer would be an open file descriptor
+        fail("load", "path", "be a path", repr(path))
     where = f"load({str(path)!r})"
     try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as held:  # np.load leaves a damaged file open
-            arrays = {name: held[name] for name in held.files}
+        with open(path, "rb") as stream, zipfile.ZipFile(stream) as held:
+            arrays = {member.filename.removesuffix(".npy"): _array(held, member) for member in held.infolist()}
     except OSError as error:
         fail(where, "path", "be a file written by mdpsim.save", error.strerror or error)
     except DAMAGE as error:
@@ -107,19 +106,37 @@ def load(path: str | os.PathLike[str]) -> Record:
         return _LAYOUTS[kind].make(**scalars, **arrays)
     except (TypeError, KeyError) as error:
         fail(where, "the file", f"hold the arrays and sizes of {kind}", error)
+    except ValueError as error:  # the record's own guard, which does not know the file
+        fail(where, "the file", f"hold a valid record of {kind}", error)
+
+
+def _array(held: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array, of no more bytes than the file has for it: a few bytes must not ask for gigabytes."""
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise ValueError(f"{member.filename} is compressed or encrypted")
+    with held.open(member) as stream:
+        major, _ = np.lib.format.read_magic(stream)
+        read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
+        if dtype.hasobject:
+            raise ValueError("Object arrays cannot be loaded: they are code")
+        if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename} says it has shape {shape}, more than the file holds")
+    with held.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _header(where: str, header: np.ndarray | None) -> tuple[str, dict[str, Any]]:
     """The record's kind and scalars, checked."""
     try:
         given = json.loads(str(header[()])) if header is not None and header.ndim == 0 else None
-    except ValueError:
+    except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict) or given.pop("format", None) != FORMAT:
         fail(where, "the file", "have the header of mdpsim.save", "another program's arrays")
     schema, kind = given.pop("schema", None), given.pop("record", None)
-    if not isinstance(schema, int) or schema > SCHEMA:
-        fail(where, "the file", f"have schema <= {SCHEMA} (this mdpsim's)", f"schema {schema}")
-    if kind not in _LAYOUTS:
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
+        fail(where, "the file", f"have schema <= {SCHEMA} (this mdpsim's), from 1", f"schema {schema}")
+    if not isinstance(kind, str) or kind not in _LAYOUTS:
         fail(where, "the file", f"hold one of {', '.join(_LAYOUTS)}", repr(kind))
     return kind, given

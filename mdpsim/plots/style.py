@@ -24,6 +24,8 @@ import matplotlib.style as mpl_style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mdpsim.atomic import replacing, write_text
+
 SINGLE, DOUBLE = 3.4, 7.0  # inches: one and two columns of a paper
 MEASURED, BOUND, OTHERS = "#0072B2", "#111111", ("#D55E00", "#009E73", "#CC79A7", "#E69F00")
 TWINS = ("#8a8a8a", "#a3a3a3", "#767676")  # grey says "made false on purpose"
@@ -78,7 +80,9 @@ def save(figure: Figure, path: str | Path, sidecar: Mapping[str, Any]) -> tuple[
     pdf, png, side = (base.with_name(base.name + suffix) for suffix in (".pdf", ".png", ".json"))
     text = json.dumps(dict(sidecar), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with style():
-        figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        figure.savefig(png, metadata={"Software": None})
-    side.write_text(text + "\n", encoding="utf-8")
+        with replacing(pdf) as name:
+            figure.savefig(name, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        with replacing(png) as name:
+            figure.savefig(name, metadata={"Software": None})
+    write_text(side, text + "\n")
     return pdf, png, side
