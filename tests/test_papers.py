@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import pickle
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -56,9 +58,27 @@ def test_presets_trials_and_citation(claim: Claim) -> None:
 
 @each
 def test_instance_axis(claim: Claim) -> None:
+    """Random instances, three families or more, or fixed instances that the sentence names."""
+    random, fixed = "random-instances" in claim.tags, "fixed-instances" in claim.tags
+    assert not (random and fixed), "the tags exclude each other"
     for preset, points in claim.grid.items():
         families = {p.get("family") for p in points} - {None}
-        assert len(families) >= 3 or "random-instances" in claim.tags, f"{preset}: no instance axis"
+        assert len(families) >= 3 or random or fixed, f"{preset}: no instance axis"
+        if fixed:  # by its families, or by numbers where it has none
+            names = [str(f).replace("-", "[- ]") for f in families] or [r"\d"]
+            unnamed = [name for name in names if not re.search(name, claim.statement, re.IGNORECASE)]
+            assert not unnamed, f"{preset}: instances that the sentence does not name"
+
+
+@each
+def test_a_derived_claim_has_a_derivation(claim: Claim) -> None:
+    """Its module's head, or that of a module it names, holds relations between formulas: a head that only tells is none."""
+    head = getattr(inspect.getmodule(inspect.unwrap(claim.measure)), "__doc__", None) or ""
+    root = Path(papers.__path__[0]).parents[1]
+    named = [root / f"{name.replace('.', '/')}.py" for name in re.findall(r"mdpsim(?:\.\w+)+", head)]
+    heads = [head, *(ast.get_docstring(ast.parse(file.read_text())) or "" for file in named if file.exists())]
+    relations = sum(len(re.findall(r"<=|>=|->|=|~", text)) for text in heads)
+    assert claim.origin != "derived" or relations >= 2
 
 
 @each

@@ -155,7 +155,7 @@ _TOL = 1e-12
 log_is_best_of_n = Claim(
     id="balashankar2024/log-transform-is-best-of-n",
     statement=(
-        r"$\Phi = \log u$ gives $f = k u^{k-1}$ with $k = 1 + 1/\beta$, best-of-$k$ for integer $k$: "
+        r"Without ties $\Phi = \log u$ gives $f = k u^{k-1}$ with $k = 1 + 1/\beta$, best-of-$k$ for integer $k$: "
         r"$\mathrm{KL} = \log k - \frac{k-1}{k}$, and its best-of-$N$ win rate is $\frac{k}{k+1}$ for every $N$."
     ),
     origin="derived",

@@ -180,11 +180,12 @@ _AXES: dict[str, Any] = {"kl": (0.25, 0.5), "tokens": (3,), "layers": (1,), "dev
 small_lm_best_of_n = Claim(
     id="balashankar2024/small-lm-best-of-n",
     statement=(
-        r"Small transformers trained on the calibrated reward to one average $\mathrm{KL}$ of $0.2$ to $0.5$: the best of 4 "
-        r"with $\Phi = e^{10u}$ beats the reference's best of 4 more often than with $\Phi = u$, by exact enumeration (the KL "
-        r"that training leaves unequal credited to the identity) and by sampling."
+        r"Small transformers (four tokens, width 32, one or two layers, random weights; responses of 3 or 4 tokens to two "
+        r"prompts) trained on the calibrated reward, another transformer's log-probability, to one average $\mathrm{KL}$ of "
+        r"$0.2$ to $0.5$: the best of 4 with $\Phi = e^{10u}$ beats the reference's best of 4 more often than with $\Phi = u$, "
+        r"by exact enumeration (the KL that training leaves unequal credited to the identity) and by sampling."
     ),
-    origin="derived",
+    origin="observed",
     cites=(PAPER.at("InfAlign-CTRL for best-of-N"),),
     grid={
         "smoke": product(**_AXES),

@@ -5,8 +5,12 @@ derivative at h = 0 vanishes for every y: R(y) - E_pi R - beta (log(pi(y) / pi_r
 
     pi proportional to pi_ref e^{R / beta},   R taken at pi:
 
-the optimum of the standard problem whose reward is R. For best-of-N with levels l, R rises from level l to l+1 by N P_l^{N-1}
-(c_{l+1} - c_l), P the cumulative masses of pi and c_l the chance of level l to beat the best of N of pi_ref.
+the optimum of the standard problem whose reward is R. (KL's slope is -oo where a response of pi_ref has mass zero and W's is
+bounded, so the global maximiser is interior.) For best-of-N with levels l, R rises from level l to l+1 by N P_l^{N-1}
+(c_{l+1} - c_l), P the cumulative masses of pi and c_l the chance of level l to beat the best of N of pi_ref. The condition is
+necessary: a procedure that selects by something else than the reward may have local maximisers too, hence several starts.
+
+What RLHF loses is measured, not derived: 0.0365 to 0.057 of win rate on the instances of ``rlhf-suboptimal``.
 """
 
 from __future__ import annotations
@@ -124,10 +128,10 @@ _BETAS = ((0.3,), (0.3,), (0.15, 0.3, 0.6), (0.15, 0.3, 0.6))
 transformed_reward = Claim(
     id="balashankar2024/transformed-reward",
     statement=(
-        r"Every interior maximiser of $W(\pi) - \beta\,\mathrm{KL}(\pi\,\|\,\pi_{\mathrm{ref}})$, $W$ the win rate after an "
+        r"The maximiser of $W(\pi) - \beta\,\mathrm{KL}(\pi\,\|\,\pi_{\mathrm{ref}})$, $W$ the win rate after a differentiable "
         r"inference-time procedure, satisfies $\pi \propto \pi_{\mathrm{ref}}\, e^{R/\beta}$ with the transformed reward "
-        r"$R(y) = \partial W/\partial\pi(y)$ at $\pi$ itself; the fixed point found from several starts is as good as what "
-        r"BFGS finds."
+        r"$R(y) = \partial W/\partial\pi(y)$ at $\pi$ itself (for five responses the best policy that BFGS finds from four "
+        r"starts does, and the fixed point is as good)."
     ),
     origin="derived",
     cites=(PAPER.at("optimal policy for an inference-time win rate"),),
@@ -163,7 +167,7 @@ ANGLES = np.linspace(0.0, 2.0 * np.pi, 721)[:-1]
 
 
 def best_in_ball(win: Callable[[Vector], Vector], ref: Vector, kl: float) -> tuple[float, Vector]:
-    """The largest win rate, and its policy, on the boundary of {KL <= kl} in the simplex of three, by bisection along 2880
+    """The largest win rate, and its policy, on the boundary of {KL <= kl} in the simplex of three, by bisection along 720
     rays.
 
     The win rates looked at have no maximum inside: more mass on the best response wins more. What lies between the rays is
@@ -225,7 +229,7 @@ rlhf_suboptimal = Claim(
         r"than the best "
         r"policy of the same $\mathrm{KL} \in [0.1, 0.4]$."
     ),
-    origin="derived",
+    origin="observed",
     cites=(PAPER.at("suboptimality of standard RLHF"),),
     grid={
         preset: product(kl=kl)

@@ -169,7 +169,7 @@ collapse_natural_pg = Claim(
         r"entropy decreases at every step if $\pi_0$ is uniform."
     ),
     origin="derived",
-    cites=(PAPER.at("distribution collapse under standard RL"),),
+    cites=(PAPER.at("Section 2, equation (2)"),),
     grid={
         "smoke": product(family=_FAMILIES, eta=(2.0,)),
         "quick": product(family=_FAMILIES, eta=(0.5, 2.0)),

@@ -1,4 +1,4 @@
-r"""An entropy bonus avoids collapse, and drifts from the prior.
+r"""An entropy bonus keeps the prior in part, and without a KL term drifts from it.
 
 E_pi r + alpha H(pi) - beta KL(pi || pi_0) is E_pi[r + beta log pi_0] + (alpha + beta) H(pi), so its maximiser is
 pi_0^{beta / (alpha + beta)} e^{r / (alpha + beta)} up to normalisation: the prior counts only in part. With beta = 0 it is the
@@ -71,10 +71,9 @@ entropy_bonus_drift = Claim(
     statement=(
         r"With an entropy bonus, $\mathbb{E}_\pi r + \alpha H(\pi) - \beta\,\mathrm{KL}(\pi\,\|\,\pi_0)$ is largest at $\pi "
         r"\propto "
-        r"\pi_0^{\beta/(\alpha+\beta)}\,e^{r/(\alpha+\beta)}$. The optimum $q$ of the bonus alone does not collapse but "
-        r"drifts from the "
-        r"prior: it loses $J(\pi^*) - J(q) = \alpha\,\mathrm{KL}(q\,\|\,\pi^*)$, $J(\pi) = \mathbb{E}_\pi r - "
-        r"\alpha\,\mathrm{KL}(\pi\,\|\,\pi_0)$."
+        r"\pi_0^{\beta/(\alpha+\beta)}\,e^{r/(\alpha+\beta)}$. The optimum $q \propto e^{r/\alpha}$ of the bonus alone "
+        r"($\beta = 0$) drifts from the prior: it loses $J(\pi^*) - J(q) = \alpha\,\mathrm{KL}(q\,\|\,\pi^*)$, $J(\pi) = "
+        r"\mathbb{E}_\pi r - \alpha\,\mathrm{KL}(\pi\,\|\,\pi_0)$ and $\pi^*$ its maximiser."
     ),
     origin="derived",
     cites=(PAPER.at("entropy bonus"),),

@@ -90,7 +90,7 @@ gradient_identity = Claim(
         r"-\beta\,\nabla_\theta\,\mathrm{KL}(\pi_\theta\,\|\,\pi^*)$."
     ),
     origin="derived",
-    cites=(PAPER.at("KL-regularised RL as variational inference"),),
+    cites=(PAPER.at("Section 3, equation (4), and Section 4, equation (7)"),),
     grid={
         "smoke": product(family=FAMILIES, n_responses=(10,), beta=(0.1, 2.0)),
         "quick": product(family=FAMILIES, n_responses=(3, 10, 30), beta=(0.1, 0.5, 2.0)),

@@ -61,7 +61,7 @@ elbo_identity = Claim(
         r"$\pi^* = \pi_0 e^{r/\beta}/Z$."
     ),
     origin="derived",
-    cites=(PAPER.at("Section 3"),),
+    cites=(PAPER.at("Section 4, equation (7)"),),
     grid={
         "smoke": product(family=ZEROS, n_responses=(10,), beta=(0.1, 2.0)),
         "quick": product(family=ZEROS, n_responses=(10, 100), beta=(0.1, 0.5, 2.0)),
@@ -189,7 +189,7 @@ posterior_optimum = Claim(
         r"$\pi^*(x) = \pi_0(x)\,e^{r(x)/\beta}/Z$, and $J(\pi^*) = \beta \log Z$."
     ),
     origin="derived",
-    cites=(PAPER.at("Section 3"),),
+    cites=(PAPER.at("Section 4, equations (5) and (6)"),),
     grid={
         "smoke": product(family=FAMILIES, n_responses=(8,), beta=(0.5, 2.0)),
         "quick": product(family=FAMILIES, n_responses=(10, 30), beta=(0.2, 0.5, 2.0)),

@@ -178,12 +178,14 @@ _RULE = {"kl": TOL_KL, "evidence": TOL_J, "inside": TOL_INSIDE}
 small_lm_posterior = Claim(
     id="korbak2022/small-lm-posterior",
     statement=(
-        r"KL-regularised RL of a small transformer reaches the posterior $\pi^* = \pi_0 e^{r/\beta}/Z$: for rewards inside the "
-        r"model class $\mathrm{KL}(\pi\,\|\,\pi^*) \le 10^{-2}$ for every prompt, and $J(\pi)$ is within $10^{-3}$ of the "
-        r"evidence $\beta \log Z$. What is left is optimisation error: the class's own optimum is $\pi^*$."
+        r"KL-regularised RL of a small transformer (four tokens, width 32, one or two layers, random weights; responses of 2 "
+        r"to 4 tokens; $\beta \le 0.1$) reaches the posterior $\pi^* = \pi_0 e^{r/\beta}/Z$: for rewards whose posterior is "
+        r"the transformer with weights moved by $0.2$ or $0.3$ of their scale, 40 evaluations of L-BFGS or 400 steps of Adam "
+        r"end at $\mathrm{KL}(\pi\,\|\,\pi^*) \le 10^{-2}$ for every prompt and $J(\pi)$ within $10^{-3}$ of the evidence "
+        r"$\beta \log Z$."
     ),
-    origin="derived",
-    cites=(PAPER.at("Section 3"),),
+    origin="observed",
+    cites=(PAPER.at("Section 4, equations (5) and (6)"),),
     grid=_POSTERIOR,
     measure=measure_posterior,
     rule=Identity(_RULE),
@@ -243,12 +245,14 @@ _COLLAPSE = {"entropy_rl": TOL_H, "apart_kl_rl": TOL_H, "apart_gdc": TOL_H}
 small_lm_collapse = Claim(
     id="korbak2022/small-lm-collapse",
     statement=(
-        r"RL of a small transformer collapses, and neither KL-RL nor GDC does: from one start, with one reward, the mean "
-        r"entropy over prompts ends below $0.05$ nats for $\mathbb{E}_\pi r$, and within $0.05$ nats of $H(\pi^*)$ at every "
-        r"prompt for $\mathbb{E}_\pi r - \beta\,\mathrm{KL}(\pi\,\|\,\pi_0)$ and for $-\mathrm{KL}(\pi^*\,\|\,\pi)$."
+        r"RL of a small transformer (four tokens, width 32, one or two layers, random weights; responses of 2 to 4 tokens; "
+        r"$\beta \le 0.1$) collapses, and neither KL-RL nor GDC does: from one start, with one reward whose posterior is in "
+        r"the class, the mean entropy over prompts ends below $0.05$ nats for $\mathbb{E}_\pi r$, and within $0.05$ nats of "
+        r"$H(\pi^*)$ at every prompt for $\mathbb{E}_\pi r - \beta\,\mathrm{KL}(\pi\,\|\,\pi_0)$ and for "
+        r"$-\mathrm{KL}(\pi^*\,\|\,\pi)$."
     ),
-    origin="derived",
-    cites=(PAPER.at("distribution collapse"),),
+    origin="observed",
+    cites=(PAPER.at("Section 2, equation (2)"),),
     grid={
         "smoke": product(**_AXES, **DEVICE),
         "quick": product(**_AXES | {"layers": (1, 2)}, **DEVICE),

@@ -10,12 +10,15 @@ a best response * and Delta_j = r_* - r_j,
 
 the same I(t) for every j, exactly, whatever the start.
 
-Rates. Let m be the number of other responses, M the best ones, q = sum_{i in M} pi_i^2, D = t (r_* - E r) in the limit. A
-response outside M has pi_j ~ c_j / t with Delta_j c_j = 1 - D q; summed over j, D = m (1 - D q), so D = m / (1 + m q). Within
-M, d log(pi_1 / pi_2) / d log t = D (pi_1 - pi_2): the larger wins, unless they started equal. So if n' of M share the largest
-prior, pi -> 1/n' on them, q -> 1/n', and
+Rates. Let m be the number of responses that are not best, and * one of the n' best ones that share the largest prior among the
+best. sum_i theta_i' = 0, so sum_i theta_i is constant. In (4) I(t) -> oo (if it stayed bounded, so would theta and Z, but I' =
+1/Z); a best response i has Delta_i = 0. So as t grows e^{-theta_j} ~ Delta_j I for the m others; a best response that started
+smaller keeps a finite theta_i, for e^{-theta_i} -> 1/pi_0(i) - 1/pi_0(*) > 0; and the n' leaders, being equal, take up what
+the sum is left with: n' theta_* = m log I + const + o(1). Hence Z ~ n' e^{theta_*} ~ c I^{m/n'} for a constant c, I' = 1/Z
+gives c I^{1 + m/n'} ~ (1 + m/n') t, and pi_j = e^{theta_j} / Z ~ 1 / (Delta_j c I^{1 + m/n'}). So t Delta_j pi_j -> 1 / (1 +
+m/n') for each of the m, whatever its gap, and summed
 
-    t (r_* - E r) -> m / (1 + m / n');   a best response that started smaller decays like t^{-m / (n' + m)}.        (5)
+    t (r_* - E r) -> m / (1 + m / n');   a best response that started smaller decays like 1/Z ~ t^{-m / (n' + m)}.  (5)
 
 With one best response this is (K - 1) / K, for any gaps and any start. The limit is universal; its speed is not: of order
 log(t) / t from a uniform start, powers of t else. The claim on the limit therefore starts uniformly, and (4) covers every
@@ -90,7 +93,7 @@ collapse_softmax_pg = Claim(
         r"exactly, with one $I(t)$ for all $j$."
     ),
     origin="derived",
-    cites=(PAPER.at("distribution collapse under standard RL"),),
+    cites=(PAPER.at("Section 2, equation (2)"),),
     grid={
         "smoke": product(family=_FAMILIES), "quick": product(family=_FAMILIES),
         "paper": product(family=(*_FAMILIES, "twelve-arms")), "full": product(family=(*_FAMILIES, "twelve-arms")),
@@ -158,7 +161,7 @@ collapse_ties = Claim(
         r"started smaller decays as $t^{-m/(n'+m)}$."
     ),
     origin="derived",
-    cites=(PAPER.at("distribution collapse under standard RL"),),
+    cites=(PAPER.at("Section 2, equation (2)"),),
     grid={"smoke": _TIED[:3], "quick": _TIED, "paper": _MORE, "full": _MORE},
     measure=measure_ties,
     rule=Identity({"limit": TOL_TIES, "slope": TOL_TIES}),
