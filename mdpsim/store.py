@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from mdpsim import rng
-from mdpsim.arrays import as_count, fail
+from mdpsim.arrays import as_count, as_path, fail
 from mdpsim.claims.claim import Claim, Point
 from mdpsim.claims.device import devices_of
 from mdpsim.claims.records import Columns, Records, stack
@@ -60,7 +60,7 @@ class Store:
     """Results in a file.
 
     Args:
-        path: the sqlite3 file; ":memory:" for none. Its directory is made.
+        path: the sqlite3 file, a leading ~ the home directory; ":memory:" for none. Its directory is made.
         create: False raises where there is no file yet.
         synchronous: "NORMAL", or "FULL" to survive a power cut without losing the last commits.
     Raises:
@@ -74,7 +74,7 @@ class Store:
     ) -> None:
         if synchronous not in ("NORMAL", "FULL"):
             fail("Store", "synchronous", "be 'NORMAL' or 'FULL'", repr(synchronous))
-        self.path = str(path)
+        self.path = ":memory:" if path == ":memory:" else str(as_path("Store", "path", path))
         self._runs: dict[str | None, int] = {}
         self._series: dict[tuple[str, int, str, Point], int] = {}
         if self.path != ":memory:":

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mdpsim"
 LAYERS = [
-    {"kernels"}, {"arrays", "memory", "rng", "versions"}, {"mdp"}, {"solve"}, {"estimate"}, {"learn"}, {"align"}, {"lm"},
-    {"claims"},
+    {"kernels"}, {"arrays", "memory", "records", "rng", "versions"}, {"mdp"}, {"solve"}, {"estimate"}, {"learn"}, {"align"},
+    {"lm"}, {"claims"},
     {"papers"}, {"registry"}, {"store"}, {"verdict"}, {"verify"}, {"plots"}, {"report"}, {"terminal"}, {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -20,11 +20,13 @@ from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers
 from mdpsim.kernels import rollout
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.memory import empty, zeros
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Trajectories:
     """N episodes of H stages.
@@ -82,6 +84,7 @@ def _check_lengths(actions: ArrayLike) -> None:
             )
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Counts:
     """How often n episodes took action a in state s at stage h.

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, fail, frozen
 from mdpsim.estimate.preferences import Preferences
 from mdpsim.kernels import bradley_terry
+from mdpsim.records import record
 
 TOLERANCE = 1e-14  # projected gradient of the mean loss at which steps end: far below the ridge's part
 GRADIENT = 1e-10  # and at which the fit has converged
@@ -31,6 +32,7 @@ MAX_SIZE = 5000  # parameters: their covariance takes 200 MB
 CONVERGED, STALLED = "converged", "stalled"
 
 
+@record
 class RewardFit(NamedTuple):
     """Rewards fitted to preferences.
 
@@ -56,6 +58,7 @@ class RewardFit(NamedTuple):
     status: str
 
 
+@record
 class Differences(NamedTuple):
     """Pairs as sparse rows: columns idx and values val [n, K] of first minus second, label [n], and the shape of theta."""
 

@@ -37,7 +37,7 @@ def check(learner: Any, **choices: Iterable[str]) -> None:
 
 def check_beta(name: str, beta: object) -> None:
     """Guard the weight of a learner that is regularised."""
-    if isinstance(beta, numbers.Real) and float(beta) <= 0.0:
+    if isinstance(beta, numbers.Real) and beta <= 0:
         fail(name, "beta", "be > 0 (the baseline without the KL term is UCBVI)", repr(beta))
     as_real(name, "beta", beta, 1e-8, 1e8)
 

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_floats, as_real, as_simplex, fail
 from mdpsim.mdp.successors import Successors
+from mdpsim.records import record
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class DiscountedMDP:
     """An infinite-horizon MDP with discounting, and dense or sparse transition probabilities.

@@ -19,8 +19,10 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail, frozen
 from mdpsim.mdp.tabular import MDP
+from mdpsim.records import record
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class LinearMDP:
     """A finite-horizon linear MDP on the simplex; every exact function and both samplers accept it as it is.

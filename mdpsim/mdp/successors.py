@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.records import record
 
 MAX_WASTE = 4  # from_csr refuses to store more than this many cells for one entry
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Successors:
     """Where each (h, s, a) leads, and with which probability: ``MDP(P=Successors(...), ...)``.

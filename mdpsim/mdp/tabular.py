@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail
 from mdpsim.mdp.successors import Successors
+from mdpsim.records import record
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class MDP:
     """A finite-horizon MDP with dense or sparse transition probabilities.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_floats, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_floats, as_numbers, as_simplex, fail, frozen
 from mdpsim.kernels import batch, bellman
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.mdp.linear import LinearMDP
@@ -128,10 +128,10 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
 
 def _betas(where: str, beta: ArrayLike) -> FloatArray:
     """[B] weights in [0, inf]."""
-    betas = np.atleast_1d(np.asarray(beta))
-    if betas.ndim != 1 or betas.dtype.kind not in "fiu" or betas.size == 0 or not (betas >= 0.0).all():
+    betas = np.atleast_1d(as_numbers(where, "beta", beta))
+    if betas.ndim != 1 or betas.size == 0 or not (betas >= 0.0).all() or np.asarray(beta).dtype == bool:
         fail(where, "beta", "be a number or [B] numbers in [0, inf]", repr(beta))
-    return betas.astype(np.float64)
+    return betas
 
 
 def _rewards(where: str, mdp: AnyMDP, model: Form, r: ArrayLike | None) -> FloatArray:

@@ -24,8 +24,10 @@ from mdpsim.arrays import ROW_SLACK, FloatArray, as_beta, as_simplex, fail, froz
 from mdpsim.kernels import evaluate as kernels
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.memory import empty
+from mdpsim.records import record
 
 
+@record
 class Solution(NamedTuple):
     """An optimum: read-only float64 arrays.
 
@@ -39,6 +41,7 @@ class Solution(NamedTuple):
     pi: FloatArray
 
 
+@record
 class Value(NamedTuple):
     """Values of a policy: read-only float64 arrays and two numbers.
 
