@@ -26,7 +26,7 @@ from __future__ import annotations
 import numbers
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NoReturn
@@ -97,7 +97,7 @@ def _dtype(a: NDArray[Any], x: object) -> str:
         return f"a sparse {type(x).__name__} (transitions: Successors.from_csr or from_matrices; else x.toarray())"
     if a.dtype != object or not a.size:
         return f"dtype {a.dtype}"
-    hint = " (make one array of them: np.stack)" if isinstance(a.flat[0], list | tuple | np.ndarray) else ""
+    hint = " (make one array of them: np.array(list(x)))" if isinstance(a.flat[0], list | tuple | np.ndarray) else ""
     return f"dtype object, entries of type {type(a.flat[0]).__name__}{hint}"
 
 
@@ -137,14 +137,25 @@ def _check_real(function: str, argument: str, a: NDArray[Any], x: object) -> Non
         fail(function, argument, REAL, _dtype(a, x))
 
 
-def _floats(function: str, argument: str, a: NDArray[Any]) -> FloatArray:
-    """The array as float64: integers beyond 2^53 must be among those that it holds (numpy rounds, and calls that safe)."""
+def _floats(function: str, argument: str, a: NDArray[Any], x: object) -> FloatArray:
+    """The array that x became, as float64: integers beyond 2^53 must be among those that it holds (numpy rounds, unasked)."""
     own = _own(function, argument, a, np.float64)
-    if a.dtype.kind in "iu" and a.dtype.itemsize == 8 and (np.abs(own) >= WHOLE).any():
-        for given, kept in zip(a[np.abs(own) >= WHOLE], own[np.abs(own) >= WHOLE], strict=True):
-            if int(given) != int(kept):
-                fail(function, argument, REAL, f"the integer {given}, beyond 2^53")
+    if (a.dtype.kind in "iu" or isinstance(x, list | tuple)) and (np.abs(own) >= WHOLE).any():
+        for value in _large(a if a.dtype.kind in "iu" else x):
+            if int(float(value)) != value:
+                fail(function, argument, REAL, f"the integer {value}, beyond 2^53")
     return own
+
+
+def _large(x: Any) -> Iterator[int]:
+    """The integers in an array, or in nested sequences, that float64 may have to round."""
+    if isinstance(x, list | tuple):
+        for y in x:
+            yield from _large(y)
+    elif isinstance(x, numbers.Integral):
+        yield int(x)
+    elif isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+        yield from map(int, x[np.abs(x.astype(np.float64)) >= WHOLE])
 
 
 def as_numbers(function: str, argument: str, x: ArrayLike, wanted: str = "be an array of numbers") -> FloatArray:
@@ -158,7 +169,7 @@ def as_numbers(function: str, argument: str, x: ArrayLike, wanted: str = "be an 
     """
     a = _as_array(function, argument, x, wanted)
     _check_real(function, argument, a, x)
-    return _floats(function, argument, a)
+    return _floats(function, argument, a, x)
 
 
 def as_floats(function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...]) -> FloatArray:
@@ -173,7 +184,7 @@ def as_floats(function: str, argument: str, x: ArrayLike, axes: str, sizes: tupl
     a = _as_array(function, argument, x, _describe(axes, sizes))
     _check_real(function, argument, a, x)
     _check_shape(function, argument, a, axes, sizes)
-    a = _floats(function, argument, a)
+    a = _floats(function, argument, a, x)
     where = checks.first_not_finite(a.reshape(-1))
     if where >= 0:
         index = tuple(int(i) for i in np.unravel_index(where, a.shape))
@@ -211,7 +222,7 @@ def as_simplex(function: str, argument: str, x: ArrayLike, axes: str, sizes: tup
 
 
 def real_or_nan(x: object) -> float:
-    """A real number as a float; NaN for what is none, or is beyond float64."""
+    """A real number as a float; NaN for what is none, or lies beyond float64."""
     if not isinstance(x, numbers.Real) or isinstance(x, bool):
         return np.nan
     try:
@@ -220,7 +231,8 @@ def real_or_nan(x: object) -> float:
         return np.nan
 
 
-def _shown(x: object) -> str:
+def shown(x: object) -> str:
+    """repr(x), for an error's last words."""
     try:
         return repr(x)
     except ValueError:  # Python writes no integer of more than 4300 digits
@@ -232,7 +244,7 @@ def as_beta(function: str, x: object, argument: str = "beta") -> float:
     value = real_or_nan(x)
     if value >= 0.0:
         return value
-    fail(function, argument, "be a number in [0, inf]", _shown(x))
+    fail(function, argument, "be a number in [0, inf]", shown(x))
 
 
 def as_real(function: str, argument: str, x: object, low: float, high: float) -> float:
@@ -240,7 +252,7 @@ def as_real(function: str, argument: str, x: object, low: float, high: float) ->
     value = real_or_nan(x)
     if np.isfinite(value) and low <= value <= high:
         return value
-    fail(function, argument, f"be a number in [{low:g}, {high:g}]", _shown(x))
+    fail(function, argument, f"be a number in [{low:g}, {high:g}]", shown(x))
 
 
 def as_count(function: str, argument: str, x: object, low: int = 1, high: int | None = None) -> int:
@@ -249,7 +261,7 @@ def as_count(function: str, argument: str, x: object, low: int = 1, high: int | 
     if isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= int(x) <= top:
         return int(x)
     limit = f" and <= {top}" if high is not None or (isinstance(x, numbers.Integral) and int(x) > top) else ""
-    fail(function, argument, f"be an integer >= {low}{limit}", _shown(x))
+    fail(function, argument, f"be an integer >= {low}{limit}", shown(x))
 
 
 def as_path(function: str, argument: str, x: object) -> Path:

@@ -36,7 +36,7 @@ class Trajectories:
         actions: [N, H] in [0, A).
         rewards: [N, H] finite.
         S, A: numbers of states and actions.
-    Arrays become read-only int64, int64 and float64; writable input is copied.
+    Arrays become read-only int64, int64 and float64, copied where anybody could still write to them.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
@@ -74,7 +74,7 @@ class Trajectories:
 
 def _check_lengths(actions: ArrayLike) -> None:
     """Episodes of different lengths are refused with what to do about them."""
-    if isinstance(actions, list | tuple):
+    if isinstance(actions, list | tuple) or getattr(getattr(actions, "dtype", None), "kind", "") == "O":
         lengths = {len(row) for row in actions if isinstance(row, list | tuple | np.ndarray)}
         if len(lengths) > 1:
             fail(

@@ -24,8 +24,8 @@ class DiscountedMDP:
         P: [S, A, S] transition probabilities; or Successors of one stage, [1, S, A, K].
         r: [S, A] rewards, any finite real numbers.
         gamma: discount in [0, 1).
-    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Writable input is copied;
-    read-only C-contiguous float64 input is shared.
+    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Input is copied, but for read-only
+    C-contiguous float64 arrays in memory of their own, which nobody can write: they are shared.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """

@@ -33,8 +33,8 @@ class LinearMDP:
         theta: [H, d] or [1, d] rewards of the features, any finite real numbers.
         mu0: [S] law of the first state.
         horizon: number of stages H; needed where mu and theta are both stationary (else 1), optional elsewhere.
-    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Writable input is copied;
-    read-only C-contiguous float64 input is shared. Cost: one read of phi and mu.
+    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Input is copied, but for read-only
+    C-contiguous float64 arrays in memory of their own, which nobody can write: they are shared. Cost: one read of phi and mu.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_beta, as_count, as_simplex, fail, frozen, real_or_nan, unknown
+from mdpsim.arrays import FloatArray, as_beta, as_count, as_simplex, fail, frozen, real_or_nan, shown, unknown
 from mdpsim.kernels import evaluate as kernels
 from mdpsim.mdp.discounted import DiscountedMDP
 from mdpsim.mdp.forms import discounted_form
@@ -294,7 +294,7 @@ def _tolerance(tol: object) -> float:
     found = real_or_nan(tol)
     if 0.0 < found < np.inf:
         return found
-    fail("solve_discounted", "tol", "be a positive finite number", repr(tol))
+    fail("solve_discounted", "tol", "be a positive finite number", shown(tol))
 
 
 def _reference(mdp: DiscountedMDP, pi_ref: ArrayLike | None, beta: float) -> FloatArray:
