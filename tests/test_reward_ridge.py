@@ -82,5 +82,5 @@ def test_separable_pairs_are_told_and_only_they(n: int) -> None:
         fit = fit_reward(prefs, low=-100.0, high=100.0)
         assert (fit.status, fit.at_bound) == ("ridge" if free else "converged", 0)
         seen.add(free)
-    assert True in seen or n > 30
-    assert False in seen or n < 100
+    assert True in seen or n > 10
+    assert False in seen or n < 30
