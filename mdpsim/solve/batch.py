@@ -2,7 +2,7 @@
 
 Sweeps over beta, rewards, instances and seeds are what theorists run most. ``solve_soft_batch`` turns the B matrix-vector
 products of a stage into one matrix product, so that P is read once and not B times; ``solve_soft_many`` divides instances among
-threads. Both agree with ``solve_soft`` called one by one within its own accuracy, 1e-13 max|V|.
+threads. Both agree with ``solve_soft`` called one by one within its own accuracy.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def solve_soft_batch(mdp: AnyMDP, pi_ref: ArrayLike, beta: ArrayLike, r: ArrayLi
     Returns:
         Solution with a leading axis: V [B, H+1, S], Q [B, H, S, A], pi [B, H, S, A], views of arrays in which the batch is the
             last axis. B = 1 where nothing has a batch axis.
-    Exactness: each b as ``solve_soft`` alone, 1e-13 max|V|; bitwise independent of the number of threads (one computes). Dense
-        transitions: the last bits may depend on B, for a matrix product of another size may add in another order.
+    Exactness: each b as ``solve_soft`` alone, to its accuracy; bitwise independent of the number of threads (one computes).
+        Dense transitions: the last bits may depend on B, for a matrix product of another size may add in another order.
     Cost: dense: one matrix product [B, S] x [S, S A] a stage. Sparse and linear: B solves, one after the other.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
