@@ -14,12 +14,20 @@ A guard takes what the user passed and returns a read-only C-contiguous float64 
 ``ValueError("function: argument must WANTED; got GOT")``. Kernels check nothing, so every public entry guards its
 arrays first. A probability row means row / sum(row): a sum off by more than ``ROW_TOLERANCE`` is an error, else the
 row is renormalised. Cost: one pass over the array, a few microseconds for small ones.
+
+What a guard returns stays as it was checked. It shares the memory of its argument only where nobody can write there: the array
+and every array that it is a view of are read-only, and the last of them owns its memory (or lies in a block of ``memory``).
+Everything else is copied: what pandas, torch, a buffer or a file stands behind, and read-only views of writable arrays. One
+who makes an array read-only and turns that back afterwards, or keeps a writable view made before, still writes to a record.
 """
 
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from textwrap import shorten
 from typing import Any, NoReturn
 
@@ -27,12 +35,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mdpsim.kernels import checks
+from mdpsim.kernels._jit import expanded
+from mdpsim.memory import lent
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 ROW_TOLERANCE = 1e-9  # a row whose sum is off by more is an error
 ROW_SLACK = 4 * np.finfo(float).eps  # a row off by less is kept as it is: records made of records stay the same
+WHOLE = 2**53  # float64 holds every integer up to here
+LARGE = 2**32  # bytes: a copy beyond it is compared with the machine's memory before it is begun
+REAL = "hold real numbers that convert to float64 without loss"
 
 
 def fail(function: str, argument: str, wanted: str, got: object) -> NoReturn:
@@ -56,32 +69,122 @@ def _describe(axes: str, sizes: tuple[int | None, ...]) -> str:
     return f"have shape [{', '.join(letters)}] = ({shown}{',' if len(letters) == 1 else ''})"
 
 
-def _as_array(function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...]) -> NDArray[Any]:
+def _as_array(function: str, argument: str, x: ArrayLike, wanted: str) -> NDArray[Any]:
+    """What numpy makes of an argument; ``wanted`` is said where it makes nothing of it.
+
+    numpy drops masks without a word, also those of masked arrays inside lists: a mask that hides something is refused.
+    """
+    if _masked(x):
+        fail(function, argument, "have no mask that is set: fill or drop what is masked", f"a masked {type(x).__name__}")
     try:
         return np.asarray(x)
     except ValueError:
-        return fail(function, argument, _describe(axes, sizes), "a ragged sequence")
+        return fail(function, argument, wanted, "a ragged sequence")
+    except Exception as error:  # a tensor that needs a gradient or lies on a GPU, an __array__ that fails
+        return fail(function, argument, wanted, f"{type(x).__name__} ({error})")
+
+
+def _masked(x: object, depth: int = 0) -> bool:
+    """Whether something in x is hidden by a mask of numpy.ma."""
+    if isinstance(x, list | tuple):
+        return depth < 64 and any(_masked(y, depth + 1) for y in x)  # numpy's arrays have 64 axes at most
+    return "numpy.ma" in sys.modules and isinstance(x, np.ma.MaskedArray) and bool(np.ma.is_masked(x))
+
+
+def _dtype(a: NDArray[Any], x: object) -> str:
+    """The dtype, and what to do about it where that can be said."""
+    if hasattr(x, "tocsr"):  # anything like scipy's
+        return f"a sparse {type(x).__name__} (transitions: Successors.from_csr or from_matrices; else x.toarray())"
+    if a.dtype != object or not a.size:
+        return f"dtype {a.dtype}"
+    hint = " (make one array of them: np.array(list(x)))" if isinstance(a.flat[0], list | tuple | np.ndarray) else ""
+    return f"dtype object, entries of type {type(a.flat[0]).__name__}{hint}"
+
+
+def _check_shape(function: str, argument: str, a: NDArray[Any], axes: str, sizes: tuple[int | None, ...]) -> None:
+    if a.ndim != len(sizes) or any(
+        n == 0 or (m is not None and n != m) for n, m in zip(a.shape, sizes, strict=True)
+    ):
+        fail(function, argument, _describe(axes, sizes), a.shape)
+
+
+def shareable(a: NDArray[Any]) -> bool:
+    """Whether nobody can write to the memory of an array (the module says what counts)."""
+    x: Any = a
+    while type(x) is np.ndarray and not x.flags.writeable:
+        x = x.base
+    return x is None or (x is not a and type(x) is np.ndarray and lent(x))
+
+
+def _own(function: str, argument: str, a: NDArray[Any], dtype: type) -> NDArray[Any]:
+    """The array as a read-only C-contiguous one of a dtype: itself if nobody can write to it, else a copy."""
+    if a.dtype == dtype and a.flags.c_contiguous and shareable(a):
+        return a
+    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if 8 * a.size > LARGE and hasattr(os, "sysconf") else 2**62
+    try:  # a view that repeats one number has any shape at no cost
+        own = np.array(a, dtype=dtype, order="C") if 8 * a.size <= held else None
+    except MemoryError:
+        own = None
+    if own is None:
+        fail(function, argument, "fit in memory", f"shape {a.shape}, {8 * a.size / 2**30:.0f} GiB")
+    own.flags.writeable = False
+    return own
+
+
+def _check_real(function: str, argument: str, a: NDArray[Any], x: object) -> None:
+    """Refuse a dtype that holds anything but real numbers of float64's precision or less."""
+    if a.dtype != np.float64 and (a.dtype == object or not np.can_cast(a.dtype, np.float64, "safe")):
+        fail(function, argument, REAL, _dtype(a, x))
+
+
+def _floats(function: str, argument: str, a: NDArray[Any], x: object) -> FloatArray:
+    """The array that x became, as float64: integers beyond 2^53 must be among those that it holds (numpy rounds, unasked)."""
+    own = _own(function, argument, a, np.float64)
+    if (a.dtype.kind in "iu" or isinstance(x, list | tuple)) and (np.abs(own) >= WHOLE).any():
+        for value in _large(a if a.dtype.kind in "iu" else x):
+            if int(float(value)) != value:
+                fail(function, argument, REAL, f"the integer {value}, beyond 2^53")
+    return own
+
+
+def _large(x: Any) -> Iterator[int]:
+    """The integers in an array, or in nested sequences, that float64 may have to round."""
+    if isinstance(x, list | tuple):
+        for y in x:
+            yield from _large(y)
+    elif isinstance(x, numbers.Integral):
+        yield int(x)
+    elif isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+        yield from map(int, x[np.abs(x.astype(np.float64)) >= WHOLE])
+
+
+def as_numbers(function: str, argument: str, x: ArrayLike, wanted: str = "be an array of numbers") -> FloatArray:
+    """Guard real numbers of any shape, infinities and NaN included; returns float64, C-contiguous, read-only.
+
+    For what has rules of its own (logarithms of probabilities, what a user's function returned); else :func:`as_floats`.
+    ``wanted`` is said where x is no array.
+
+    Raises:
+        ValueError: what is no array, masked entries, complex numbers, text, times, objects, integers that float64 rounds.
+    """
+    a = _as_array(function, argument, x, wanted)
+    _check_real(function, argument, a, x)
+    return _floats(function, argument, a, x)
 
 
 def as_floats(function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...]) -> FloatArray:
-    """Guard a finite array; returns it as float64, C-contiguous, read-only, copied where the caller could still write.
+    """Guard a finite array; returns it as float64, C-contiguous, read-only, copied where anybody could still write.
 
     Args:
         axes: names of the axes, as in "H S A".
         sizes: wanted length of each axis, None where any positive length will do.
     Raises:
-        ValueError: wrong dtype, shape, an empty axis, NaN or infinity.
+        ValueError: masked entries, wrong dtype, shape, an empty axis, NaN or infinity, integers that float64 rounds.
     """
-    a = _as_array(function, argument, x, axes, sizes)
-    if a.dtype != np.float64 and (a.dtype == object or not np.can_cast(a.dtype, np.float64, "safe")):
-        fail(function, argument, "hold real numbers that convert to float64 without loss", f"dtype {a.dtype}")
-    if a.ndim != len(sizes) or any(
-        n == 0 or (m is not None and n != m) for n, m in zip(a.shape, sizes, strict=True)
-    ):
-        fail(function, argument, _describe(axes, sizes), a.shape)
-    if a.flags.writeable or a.dtype != np.float64 or not a.flags.c_contiguous:
-        a = np.array(a, dtype=np.float64, order="C")
-        a.flags.writeable = False
+    a = _as_array(function, argument, x, _describe(axes, sizes))
+    _check_real(function, argument, a, x)
+    _check_shape(function, argument, a, axes, sizes)
+    a = _floats(function, argument, a, x)
     where = checks.first_not_finite(a.reshape(-1))
     if where >= 0:
         index = tuple(int(i) for i in np.unravel_index(where, a.shape))
@@ -110,22 +213,46 @@ def as_simplex(function: str, argument: str, x: ArrayLike, axes: str, sizes: tup
     if status == checks.NEGATIVE:
         fail(function, argument, "have no negative entries", f"{rows[row].min():.6g} in {where}")
     if status == checks.ZERO_ROW:
-        fail(function, argument, "have rows that sum to one", f"only zeros in {where}")
-    fail(function, argument, f"have rows that sum to one within {ROW_TOLERANCE:g}", f"sum {total:.12g} in {where}")
+        hint = " (let a state that ends an episode lead to itself)" if argument in ("P", "prob") else ""
+        fail(function, argument, "have rows that sum to one", f"only zeros in {where}{hint}")
+    hint = ""
+    if getattr(x, "dtype", None) in (np.float32, np.float16):
+        hint = f" (of {x.dtype}: renormalise in float64, x = x.astype(float); x / x.sum(-1, keepdims=True))"  # type: ignore[union-attr]
+    fail(function, argument, f"have rows that sum to one within {ROW_TOLERANCE:g}", f"sum {total:.12g} in {where}{hint}")
+
+
+def real_or_nan(x: object) -> float:
+    """A real number as a float; NaN for what is none, or lies beyond float64."""
+    if not isinstance(x, numbers.Real) or isinstance(x, bool):
+        return np.nan
+    try:
+        return float(x)
+    except OverflowError:
+        return np.nan
+
+
+def shown(x: object) -> str:
+    """repr(x), for an error's last words."""
+    try:
+        return repr(x)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "an integer of thousands of digits"
 
 
 def as_beta(function: str, x: object, argument: str = "beta") -> float:
     """Guard a KL weight: a real number in [0, inf]."""
-    if isinstance(x, numbers.Real) and not isinstance(x, bool) and float(x) >= 0.0:
-        return float(x)
-    fail(function, argument, "be a number in [0, inf]", repr(x))
+    value = real_or_nan(x)
+    if value >= 0.0:
+        return value
+    fail(function, argument, "be a number in [0, inf]", shown(x))
 
 
 def as_real(function: str, argument: str, x: object, low: float, high: float) -> float:
     """Guard a finite number in [low, high]."""
-    if isinstance(x, numbers.Real) and not isinstance(x, bool) and np.isfinite(float(x)) and low <= float(x) <= high:
-        return float(x)
-    fail(function, argument, f"be a number in [{low:g}, {high:g}]", repr(x))
+    value = real_or_nan(x)
+    if np.isfinite(value) and low <= value <= high:
+        return value
+    fail(function, argument, f"be a number in [{low:g}, {high:g}]", shown(x))
 
 
 def as_count(function: str, argument: str, x: object, low: int = 1, high: int | None = None) -> int:
@@ -134,24 +261,33 @@ def as_count(function: str, argument: str, x: object, low: int = 1, high: int | 
     if isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= int(x) <= top:
         return int(x)
     limit = f" and <= {top}" if high is not None or (isinstance(x, numbers.Integral) and int(x) > top) else ""
-    fail(function, argument, f"be an integer >= {low}{limit}", repr(x))
+    fail(function, argument, f"be an integer >= {low}{limit}", shown(x))
+
+
+def as_path(function: str, argument: str, x: object) -> Path:
+    """Guard a path; a leading ~ is the home directory, as in a shell."""
+    if not isinstance(x, str | os.PathLike) or not isinstance(os.fspath(x), str):
+        fail(function, argument, "be a path", repr(x))
+    found = expanded(os.fspath(x))
+    if found is None:
+        fail(function, argument, "be a path that does not begin with ~, for there is no home directory here", repr(str(x)))
+    return Path(found)
 
 
 def as_integers(
     function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...], below: int
 ) -> IntArray:
-    """Guard an integer array with entries in [0, below); returns it as int64, C-contiguous, read-only."""
-    a = _as_array(function, argument, x, axes, sizes)
-    if a.dtype.kind not in "iu" or not np.can_cast(a.dtype, np.int64, "same_kind"):
-        fail(function, argument, "hold integers", f"dtype {a.dtype}")
-    if a.ndim != len(sizes) or any(n == 0 or (m is not None and n != m) for n, m in zip(a.shape, sizes, strict=True)):
-        fail(function, argument, _describe(axes, sizes), a.shape)
-    low, high = int(a.min()), int(a.max())
+    """Guard an integer array with entries in [0, below); returns it as int64, C-contiguous, read-only, copied like floats."""
+    a = _as_array(function, argument, x, _describe(axes, sizes))
+    if a.dtype.kind not in "iu":
+        hints = {"b": " (x.astype(int) makes 0 and 1 of it)", "f": " (x.astype(int) if all are whole; NaN is what is missing)"}
+        fail(function, argument, "hold integers", _dtype(a, x) + hints.get(a.dtype.kind, ""))
+    _check_shape(function, argument, a, axes, sizes)
+    own = _own(function, argument, a, np.int64)
+    low, high = int(a.min()), int(a.max())  # of what was given: uint64 wraps
     if low < 0 or high >= below:
         fail(function, argument, f"have entries in [0, {below})", low if low < 0 else high)
-    a = np.array(a, dtype=np.int64, order="C") if a.flags.writeable or a.dtype != np.int64 else np.ascontiguousarray(a)
-    a.flags.writeable = False
-    return a
+    return own
 
 
 def frozen(a: NDArray[Any]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from mdpsim.arrays import as_count, fail, unknown
+from mdpsim.arrays import as_count, as_path, fail, unknown
 from mdpsim.claims.claim import PRESETS, Claim
 from mdpsim.claims.device import DEVICES, check_device, devices_of, on_device
 from mdpsim.claims.run import MAX_SEED, MeasureError, missing, run_all
@@ -30,9 +30,19 @@ from mdpsim.versions import cores, lacking
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
+
+
+def _expanded(path: Path) -> Path:
+    """A path given as --store=~/x, which no shell expands."""
+    try:
+        return as_path("mdpsim", "path", path)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Targets = Annotated[list[str] | None, typer.Argument(metavar="[CLAIM|PAPER|FILE.py]...", help="Default: all claims.")]
 One = Annotated[str, typer.Argument(metavar="CLAIM", help="The id of a claim.")]
-StorePath = Annotated[Path, typer.Option("--store", help="The sqlite file that holds the records.")]
+StorePath = Annotated[Path, typer.Option("--store", callback=_expanded, help="The sqlite file that holds the records.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON Lines on stdout, one object a claim.")]
 Seed = Annotated[int, typer.Option("--seed", help="K: trial i draws from the pair (K, i).")]
 HeldPreset = Annotated[
@@ -252,7 +262,7 @@ def _finish(judged: Sequence[Judged], failed: Sequence[str], as_json: bool, stri
 @app.command()
 def report(
     targets: Targets = None,
-    out: Annotated[Path, typer.Option("--out", help="The directory to write.")] = Path("report"),
+    out: Annotated[Path, typer.Option("--out", callback=_expanded, help="The directory to write.")] = Path("report"),
     preset: HeldPreset = None,
     seed: Seed = 0,
     store: StorePath = DEFAULT_PATH,

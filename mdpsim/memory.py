@@ -62,6 +62,11 @@ class _Loan:
         keep(self.block)
 
 
+def lent(a: NDArray[Any]) -> bool:
+    """Whether an array is the whole of a block: nobody but its views, of which ``empty`` gives out one, refers to it."""
+    return type(a.base) is _Loan
+
+
 def empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
     """``numpy.empty``, out of a block that an earlier result has left where there is one of exactly this size.
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from mdpsim.arrays import as_path
 from mdpsim.atomic import replacing, write_text
 from mdpsim.claims.claim import Claim, Paper
 from mdpsim.claims.device import depends_on_device, devices_of
@@ -165,7 +166,7 @@ def write_report(entries: Iterable[Entry], out: str | Path, *, context: Mapping[
     Returns:
         The path of index.html.
     """
-    items, folder = [(claim, records, v) for claim, records, v in entries], Path(out)
+    items, folder = [(claim, records, v) for claim, records, v in entries], as_path("write_report", "out", out)
     folder.mkdir(parents=True, exist_ok=True)
     _write_tables(items, folder / "tables")
     held = adjusted(items)

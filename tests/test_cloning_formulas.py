@@ -69,6 +69,12 @@ def test_row_risk_is_the_theorys(n, seen):
     assert n * row_risk(n, 3) == pytest.approx(seen, abs=6e-5)
 
 
+@pytest.mark.parametrize("n", [0, 1, 50])
+def test_one_action_has_no_risk(n):
+    assert row_risk(n, 1) == 0.0
+    assert bayes_risk(n + 1, 3, 1, 2) == 0.0
+
+
 @pytest.mark.parametrize(("n", "n_actions"), [(0, 2), (1, 2), (5, 3), (3, 4)])
 def test_row_risk_by_integration(n, n_actions):
     """The Dirichlet integrals of p log(p / q) in 30 digits: E over p ~ Beta(1, A-1) of one action, given its count m."""

@@ -162,7 +162,13 @@ def bad_arrays(good: np.ndarray) -> Iterator[tuple[str, Any]]:
     yield "too long", np.concatenate([good, good], axis=-1)
     yield "empty", good[..., :0]
     yield "text", np.full(good.shape, "x")
+    yield "numbers as text", good.astype(str)
+    yield "times", np.zeros(good.shape, "datetime64[s]")
+    yield "structures", np.zeros(good.shape, [("x", float)])
     yield "complex", good.astype(complex)
+    yield "masked", np.ma.masked_array(good, mask=np.arange(good.size).reshape(good.shape) == 0)
+    yield "masked in a list", [np.ma.masked_array(x, mask=True) for x in good] if good.ndim else np.ma.masked
+    yield "a view that no memory holds", np.broadcast_to(good.flat[0], (int(1e15 ** (1 / max(1, good.ndim))),) * good.ndim)
     yield "objects", good.astype(object)
     yield "ragged", [[1.0, 2.0], [3.0]]
     yield "nothing", None
@@ -174,6 +180,7 @@ def bad_floats(good: np.ndarray) -> Iterator[tuple[str, Any]]:
             bad = np.array(good, dtype=float)
             bad.flat[where] = value
             yield f"{value} at {where}", bad
+    yield "integers that float64 rounds", np.full(good.shape, 2**53 + 1)
     yield "quadruple precision", good.astype(np.longdouble) if np.longdouble is not np.float64 else None
 
 
@@ -204,13 +211,15 @@ def bad_values(kind: str, good: Any) -> Iterator[tuple[str, Any]]:
         if kind == "integers":
             yield from (("fractions", array + 0.5), ("floats", array.astype(float)), ("negative", array - 100))
     elif kind == "beta":
-        yield from ((repr(v), v) for v in (-1.0, -1e-300, np.nan, None, "1", [1.0], 1j, True))
+        yield from ((repr(v), v) for v in (-1.0, -1e-300, np.nan, None, "1", [1.0], 1j, True, 10**400))
     elif kind == "count":
         yield from ((repr(v), v) for v in (0, -1, 1.5, np.nan, "3", None if isinstance(good, str) else [3], True))
+        yield "5001 digits", 10**5000
     elif kind == "seed":
         yield from ((repr(v), v) for v in (-1, 1.5, np.nan, "3", None, True))
     elif kind == "real":
-        yield from ((repr(v), v) for v in (-1.0, np.nan, np.inf, None, "1", True))
+        yield from ((repr(v), v) for v in (-1.0, np.nan, np.inf, None, "1", True, 10**400))
+        yield "5001 digits", 10**5000
     elif kind == "rng":
         yield from ((repr(v), v) for v in (-1, 1.5, None, "x", np.random.RandomState))
     elif kind == "record":

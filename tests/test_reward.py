@@ -54,7 +54,7 @@ def test_the_fit_is_the_minimum_on_the_box(n, low, high):
     theta = fit.theta.ravel()
     value, slope = loss(theta, x, prefs.label, low, high, ridge)
     assert abs(theta - np.clip(theta - slope, low, high)).max() <= 1e-10
-    assert fit.status == "converged"
+    assert fit.status in ("converged", "ridge")  # a ridge of 1e-4 decides where few labels went one way: test_reward_ridge
     other = optimize.minimize(loss, np.full(36, 0.5 * (low + high)), (x, prefs.label, low, high, ridge), jac=True,
                               bounds=[(low, high)] * 36, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-9})
     assert value <= other.fun + 1e-13

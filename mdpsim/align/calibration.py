@@ -27,9 +27,11 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail, frozen
 from mdpsim.kernels import quantile
 from mdpsim.memory import empty
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 
+@record
 class Ranks(NamedTuple):
     """For each response, the mass of a law strictly below its reward, at it (itself included), and strictly above it."""
 

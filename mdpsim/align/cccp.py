@@ -33,12 +33,14 @@ from numpy.typing import ArrayLike
 from mdpsim.align.softmax_class import Block, LinearBox, ResponseBox, SoftmaxClass, TokenBox
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_real, fail, frozen
 from mdpsim.kernels import concave_convex as kernels
+from mdpsim.records import record
 
 MOST_TANGENTS = 2000
 MOST_CHOICES = 256  # choices of a response for every prompt of a block, beyond which only the second certificate is computed
 SAME = 1e-9  # values closer than this, relative to the scale of F, are one basin
 
 
+@record
 class SoftmaxFit(NamedTuple):
     """The least value of (1) that was found, and what is proven about it: read-only arrays.
 

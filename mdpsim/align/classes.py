@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import ROW_SLACK, ROW_TOLERANCE, FloatArray, as_count, as_floats, as_real, fail, frozen
 from mdpsim.mdp.token import TokenMDP
+from mdpsim.records import record
 
 MAX_POLICIES = 2**20
 MAX_ENTRIES = 2**24  # policies times contexts times responses: 128 MiB an array
@@ -36,6 +37,7 @@ class Misfit(NamedTuple):
     index: int
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class FiniteClass:
     """n policies over Y responses to each of X contexts, with pi_ref; made by ``from_rewards`` or ``from_policies``.

@@ -37,6 +37,7 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import coverage as kernels
+from mdpsim.records import record
 
 MAX_POLICIES = 8192  # the adversary's table is M x M
 
@@ -54,6 +55,7 @@ class Ranges(NamedTuple):
     V_max: float
 
 
+@record
 class Extrapolation(NamedTuple):
     """A greedy sequence, and what it extrapolates: a lower bound of the SEC for every number of steps.
 

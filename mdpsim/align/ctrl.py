@@ -28,9 +28,11 @@ from mdpsim.align.transforms import IDENTITY, Transform
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import quantile
 from mdpsim.memory import empty
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 
+@record
 class PromptPolicies(NamedTuple):
     """Aligned policies of X prompts: pi [X, Y], the scores [X, Y] that they tilt by, beta, and kl [X] of each."""
 
@@ -40,6 +42,7 @@ class PromptPolicies(NamedTuple):
     kl: FloatArray
 
 
+@record
 class Quantiles(NamedTuple):
     """What a transform sees of a table: C [X, Y] and D = 1 - C."""
 

@@ -28,8 +28,10 @@ from mdpsim.align.rounds import BRADLEY_TERRY, LOSSES, NEAREST, Exploration, Pla
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_real, fail, frozen, unknown
 from mdpsim.estimate.preferences import Preferences
 from mdpsim.mdp.token import TokenMDP
+from mdpsim.records import record
 
 
+@record
 class Pairs(NamedTuple):
     """n labelled pairs: the context of each, the response preferred and the other; int64 [n], made by ``pairs``."""
 
@@ -175,6 +177,7 @@ def _slopes(where: str, d: FloatArray, beta: float, smoothing: float, loss: str)
         return beta * (s - 1.0 / (1.0 + np.exp(d)))
 
 
+@record
 class DPOFit(NamedTuple):
     """The policy of a class that fits pairs best: its index, its log-probabilities [X, Y], and the mean losses [n] of all."""
 

@@ -22,6 +22,7 @@ from mdpsim.align.objectives import Distribution, Objective
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
 from mdpsim.kernels import softmax
 from mdpsim.memory import empty
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 MAX_RESPONSES = 2**24
@@ -89,6 +90,7 @@ class TokenSoftmax(NamedTuple):
 Policy = Softmax | TokenSoftmax
 
 
+@record
 class Path(NamedTuple):
     """A policy along its training: read-only arrays over the recorded times.
 

@@ -24,6 +24,7 @@ from mdpsim.align.spaces import ORDER, QuantileScale, Responses, Space
 from mdpsim.align.transforms import Transform
 from mdpsim.arrays import FloatArray, as_beta, as_count, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import quantile
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 from mdpsim.solve.sequence import kl as divergence
 
@@ -32,6 +33,7 @@ LOST = 1e-9  # mass that may lie in the outermost panels of the quantile scale
 MAX_STEPS = 200
 
 
+@record
 class Policy(NamedTuple):
     """An aligned policy: pi [n] masses, scores [n] = Phi, beta, and kl = KL(pi || pi_ref)."""
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_floats, as_real, as_simplex, fail, frozen
+from mdpsim.records import record
 
 
 class Objective(Protocol):
@@ -35,6 +36,7 @@ class Objective(Protocol):
         ...
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False)
 class Reward:
     """J = E_pi r. Args: r [K], finite."""
@@ -53,6 +55,7 @@ class Reward:
         return float(np.exp(log_pi) @ self.r)
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False)
 class EntropyReward:
     """J = E_pi r + alpha H(pi) - beta KL(pi || pi0). Args: r [K] finite, pi0 [K] > 0, alpha >= 0, beta >= 0, not both zero.
@@ -100,6 +103,7 @@ class KLReward(EntropyReward):
         super().__init__(r, pi0, alpha=0.0, beta=beta)
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False)
 class Distribution:
     """J = -KL(target || pi).

@@ -26,12 +26,14 @@ from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at,
 from mdpsim.align.procedures import BestOfN, Procedure, Temperature
 from mdpsim.align.spaces import QuantileScale, Space
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 MEMORY = 6  # of Anderson's mixing
 TIE = 1e-9  # objectives that differ by less are one: the earlier start is kept
 
 
+@record
 class Optimum(NamedTuple):
     """The best policy found.
 

@@ -28,6 +28,7 @@ from mdpsim.kernels import finite_class as kernels
 from mdpsim.kernels.preference import logistic
 from mdpsim.learn.trace import log_spaced
 from mdpsim.mdp.token import TokenMDP
+from mdpsim.records import record
 from mdpsim.rng import words
 
 SOURCES = {
@@ -75,6 +76,7 @@ class PreferenceModel:
 BRADLEY_TERRY = PreferenceModel()
 
 
+@record
 class Exploration(NamedTuple):
     """N runs of T rounds, one a seed; read-only arrays. K checkpoints, pi^t the policy that round t plays.
 

@@ -25,6 +25,7 @@ from mdpsim.align.calibration import ordered, ranks
 from mdpsim.align.procedures import MAX_N, _pick, _power_ratio, beats
 from mdpsim.align.spaces import QuantileScale, Responses, Space
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
+from mdpsim.records import record
 
 STEP = 0.25  # of the trapezoidal rule in log x: its error is below e^{-39}
 NOISE_STEP = 0.4  # in units of sigma: its error is below e^{-120}
@@ -129,6 +130,7 @@ def _noise(space: Space, sigma: float) -> tuple[FloatArray, FloatArray]:
     return frozen(ndtr(z)), frozen(np.exp(-0.5 * z * z) * (NOISE_STEP / np.sqrt(2 * np.pi)))
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False)
 class ProxyBestOfN:
     """Draw N, return the one with the largest proxy reward (ties at random); the win is judged by the true one.
@@ -184,6 +186,7 @@ class ProxyBestOfN:
         return _pick(space, pi, lambda y: self.proxy[y], (n, self.n), rng)
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False)
 class MajorityVote:
     """Draw N, return a draw from the class (final answer) that came most often, ties at random.

@@ -27,12 +27,14 @@ from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, as_simplex, 
 from mdpsim.kernels import concave_convex as kernels
 from mdpsim.mdp.tabular import MDP
 from mdpsim.mdp.token import TokenMDP
+from mdpsim.records import record
 from mdpsim.solve.exact import occupancy, solve_soft
 
 MAX_FEATURES = 2**22  # entries of a block's table: 32 MiB
 LOW_BETA, HIGH_BETA = 1e-300, 1e300
 
 
+@record
 class Block(NamedTuple):
     """Prompts whose parameters meet, and the responses that pi_ref can give them: read-only arrays.
 
@@ -115,6 +117,7 @@ def _block(
     return Block(*(frozen(a) for a in (Phi, p, np.log(p), edges, prompts, rows, columns, low, high)))
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class ResponseBox(_Box):
     """Tabular softmax: rho(x, y) = theta[x, y] in [0, r_max].
@@ -154,6 +157,7 @@ class ResponseBox(_Box):
             yield _block(self.pi_ref, np.array([x]), table, x * self.Y + on, np.zeros(d), np.full(d, self.r_max), "ResponseBox")
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class TokenBox(_Box):
     """Token-level softmax: rho(x, y) = sum_h theta[h, s_h, y_h], s_h the prefix, every entry in [0, r_max].
@@ -224,6 +228,7 @@ class TokenBox(_Box):
             yield _block(self.pi_ref, np.array([x]), table, columns, np.zeros(d), np.full(d, self.r_max), "TokenBox")
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class LinearBox(_Box):
     """Linear softmax: rho(x, y) = features[x, y] . theta with every |theta_i| <= bound.

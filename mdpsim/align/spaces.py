@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from mdpsim.align.calibration import Ranks, ordered, ranks
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, as_simplex, fail, frozen
+from mdpsim.records import record
 
 ORDER = 16  # Gauss-Legendre nodes in a panel
 EDGE = 4  # end panels start at 2^-EDGE
@@ -30,6 +31,7 @@ DEPTH = 56  # and reach to 2^-DEPTH, below the spacing of float64 at 1
 STRIDE = 2  # octaves that one end panel covers
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False)
 class Responses:
     """Finitely many responses of one prompt.
@@ -150,6 +152,7 @@ def _edges(depth: int, breaks: tuple[float, ...], pieces: int) -> tuple[FloatArr
     return np.array(spans), np.array(kinds)
 
 
+@record
 @dataclass(frozen=True, eq=False)
 class QuantileScale:
     """The quantiles u = C(y) of a reference without ties, with a quadrature.

@@ -19,6 +19,7 @@ from mdpsim.align.procedures import Procedure
 from mdpsim.align.spaces import QuantileScale, Responses, Space, quantile_scale
 from mdpsim.align.transforms import CUBIC, IDENTITY, LOG, LOGIT, Exponential, Transform, scale_for
 from mdpsim.arrays import FloatArray, as_floats, as_real, fail, frozen
+from mdpsim.records import record
 
 TILTS = (1.5, 3.5, 6.0, 10.0, 18.0, 40.0, 100.0, 250.0, 600.0)  # |t| between which the tuning looks
 STANDARD = (IDENTITY, LOG, CUBIC, LOGIT)
@@ -32,6 +33,7 @@ class Tilt(NamedTuple):
     win: float
 
 
+@record
 class Tradeoff(NamedTuple):
     """Win rates at equal KL.
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from mdpsim.arrays import as_count, as_real, fail
 from mdpsim.claims.claim import Claim, Measure, Point
+from mdpsim.claims.interrupt import Interrupts
 from mdpsim.claims.pool import FILE_MODULE, InProcess, Pool
 from mdpsim.claims.records import Columns, Memory, RecordConflictError, Records, Sink
 from mdpsim.kernels._jit import uncached
@@ -107,6 +108,7 @@ def run_all(
     Raises:
         ValueError: jobs < 1, budget <= 0, a seed that no store holds; an extra that a claim needs is not installed.
         MeasureError: after all the others are done; ``claims`` names those that failed.
+        KeyboardInterrupt: after what was under way at the first Ctrl-C is stored; at once after the second.
     """
     as_count("run", "jobs", jobs)
     as_count("run", "seed", seed, low=0, high=MAX_SEED)
@@ -121,14 +123,15 @@ def run_all(
         return
     tell = progress or (lambda chunk, seconds: None)
     failed: dict[str, MeasureError] = {}
-    if jobs > 1 and uncached():
-        # One process compiles for all: the first trial of every arm runs here, and fills the cache.
-        with InProcess() as engine:
-            _drain(_first_trials(work), seed, engine, sink, tell, failed, deadline)
-        work = missing([c for c in claims if c.id not in failed], preset, seed, sink)
-    if work:
-        with InProcess() if jobs == 1 else Pool(jobs, _files(work)) as engine:
-            _drain(work, seed, engine, sink, tell, failed, deadline)
+    with Interrupts() as interrupts:
+        if jobs > 1 and uncached():
+            # One process compiles for all: the first trial of every arm runs here, and fills the cache.
+            with InProcess() as engine:
+                _drain(_first_trials(work), seed, engine, sink, tell, failed, deadline, interrupts)
+            work = missing([c for c in claims if c.id not in failed], preset, seed, sink)
+        if work:
+            with InProcess() if jobs == 1 else Pool(jobs, _files(work)) as engine:
+                _drain(work, seed, engine, sink, tell, failed, deadline, interrupts)
     if failed:
         error = MeasureError("; ".join(map(str, failed.values())))
         error.claims = tuple(failed)
@@ -151,9 +154,9 @@ def _first_trials(work: Sequence[Chunk]) -> list[Chunk]:
 
 def _drain(
     work: Sequence[Chunk], seed: int, engine: InProcess | Pool, sink: Sink, progress: Progress,
-    failed: dict[str, MeasureError], deadline: float,
+    failed: dict[str, MeasureError], deadline: float, interrupts: Interrupts,
 ) -> None:
-    """Keep the engine's window full until all is done, or the deadline (of time.monotonic) has passed.
+    """Keep the engine's window full until all is done, or the deadline (of time.monotonic) has passed, or Ctrl-C came.
 
     A pool that breaks is rebuilt, and what was under way is resubmitted one chunk at a time, so that a measure that ends
     its process is told from one that was killed beside it. A claim that fails is left out; the others go on.
@@ -165,12 +168,16 @@ def _drain(
     again: list[Chunk] = []
     losses: dict[tuple[str, int], int] = {}
     while True:
-        while len(pending) < (1 if again else engine.window) and time.monotonic() < deadline:
+        if interrupts.noted:  # what waits in the queue is not begun
+            pending = {future: chunk for future, chunk in pending.items() if not future.cancel()}
+        while len(pending) < (1 if again else engine.window) and time.monotonic() < deadline and not interrupts.noted:
             chunk = again.pop() if again else next(chunks, None)
             if chunk is None:
                 break
             if chunk.claim.id not in failed:
                 pending[_submit(engine, chunk, seed)] = chunk
+        if not pending and interrupts.noted:
+            raise KeyboardInterrupt
         if not pending:
             return
         done, _ = wait(pending, return_when=FIRST_COMPLETED)
@@ -188,7 +195,8 @@ def _drain(
                 failed[chunk.claim.id] = MeasureError(f"{_label(chunk)}: {type(error).__name__}: {error}")
             else:
                 try:
-                    sink.add(chunk.claim, chunk.arm, chunk.point, seed, chunk.trials, columns, seconds)
+                    with interrupts.held():
+                        sink.add(chunk.claim, chunk.arm, chunk.point, seed, chunk.trials, columns, seconds)
                 except RecordConflictError as error:
                     failed[chunk.claim.id] = MeasureError(str(error))
                     continue

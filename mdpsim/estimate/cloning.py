@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, as_simplex, fail, frozen
 from mdpsim.estimate.data import Counts, Trajectories, count
 from mdpsim.kernels import loglinear
+from mdpsim.records import record
 
 MAX_SMOOTHING = 1e12  # beyond this every row is uniform to within 1e-12 of what any number of demonstrations says
 GRADIENT = 1e-10  # of the mean log-likelihood, in coordinates of unit variance
@@ -68,6 +69,7 @@ def fit_bc(demos: Trajectories | Counts, *, smoothing: float = 1.0) -> FloatArra
 # --- log-linear policies ---------------------------------------------------------------------------------------------
 
 
+@record
 class CloningFit(NamedTuple):
     """A log-linear clone.
 
@@ -197,6 +199,7 @@ def _fit_stage(centred: FloatArray, share: FloatArray, ridge: float, start: Floa
 # --- finite classes --------------------------------------------------------------------------------------------------
 
 
+@record
 class FiniteFit(NamedTuple):
     """The maximum-likelihood member of a finite class.
 

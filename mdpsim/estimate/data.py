@@ -20,11 +20,13 @@ from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers
 from mdpsim.kernels import rollout
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.memory import empty, zeros
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Trajectories:
     """N episodes of H stages.
@@ -34,7 +36,7 @@ class Trajectories:
         actions: [N, H] in [0, A).
         rewards: [N, H] finite.
         S, A: numbers of states and actions.
-    Arrays become read-only int64, int64 and float64; writable input is copied.
+    Arrays become read-only int64, int64 and float64, copied where anybody could still write to them.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
@@ -72,7 +74,7 @@ class Trajectories:
 
 def _check_lengths(actions: ArrayLike) -> None:
     """Episodes of different lengths are refused with what to do about them."""
-    if isinstance(actions, list | tuple):
+    if isinstance(actions, list | tuple) or getattr(getattr(actions, "dtype", None), "kind", "") == "O":
         lengths = {len(row) for row in actions if isinstance(row, list | tuple | np.ndarray)}
         if len(lengths) > 1:
             fail(
@@ -82,6 +84,7 @@ def _check_lengths(actions: ArrayLike) -> None:
             )
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Counts:
     """How often n episodes took action a in state s at stage h.

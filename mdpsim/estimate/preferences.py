@@ -21,11 +21,13 @@ from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers
 from mdpsim.estimate.data import Trajectories, roll
 from mdpsim.kernels.preference import draw_labels, logistic
 from mdpsim.mdp.forms import AnyMDP, form
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 Link = Callable[[FloatArray], ArrayLike]
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Preferences:
     """n labelled pairs of episodes.

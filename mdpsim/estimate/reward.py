@@ -7,8 +7,9 @@ episode's rewards r_h(s, a) = theta_h(s, a), or phi(s, a) . theta_h. With x_i th
 
 What preferences cannot show: anything that adds the same to both episodes of every pair, such as a constant per stage, a
 function of the first state, or potential-based shaping. A vanishing ridge around the middle of the box decides there: rewards
-never seen are ``centre``. Judge a fit by the policies it leads to, or by differences of returns, not by theta itself. The box
-is needed: where every comparison of an episode went one way, the likelihood has no maximum without it.
+never seen are ``centre``. Judge a fit by the policies it leads to, or by differences of returns, not by theta itself. Where
+every comparison of an episode went one way, the likelihood has no maximum: the fit ends at the box (``at_bound`` tells), or, in
+a box so wide that the ridge stops it first, where e^{-y x . theta} is about ridge times its way from the middle (``status``).
 References: Bradley and Terry (1952); Tiapkin et al., "Demonstration-Regularized RL", ICLR 2024 (the estimator of its section on
 preferences); Zhu, Jiao and Jordan, "Principled reinforcement learning with human feedback", ICML 2023.
 """
@@ -23,14 +24,17 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, fail, frozen
 from mdpsim.estimate.preferences import Preferences
 from mdpsim.kernels import bradley_terry
+from mdpsim.records import record
 
 TOLERANCE = 1e-14  # projected gradient of the mean loss at which steps end: far below the ridge's part
 GRADIENT = 1e-10  # and at which the fit has converged
 MAX_STEPS = 200
 MAX_SIZE = 5000  # parameters: their covariance takes 200 MB
-CONVERGED, STALLED = "converged", "stalled"
+RUNAWAY = 0.1  # a difference of returns that moves by more where the ridge is dropped is the ridge's doing
+CONVERGED, RIDGE, STALLED = "converged", "ridge", "stalled"
 
 
+@record
 class RewardFit(NamedTuple):
     """Rewards fitted to preferences.
 
@@ -43,7 +47,10 @@ class RewardFit(NamedTuple):
         at_bound: coordinates of theta at a bound.
         log_likelihood: of the labels.
         n: number of pairs.
-        status: "converged", or "stalled" (steps ended with a projected gradient above 1e-10: look at ``gradient``).
+        status: "converged"; "ridge" (the minimum, but how far some pair's returns are apart is the ridge's doing: nothing else
+            balances labels that went one way, and a Newton step without its pull would move them by more than 0.1. In a
+            narrower box, or with a smaller ridge, the box stops them, and ``at_bound`` tells); "stalled" (steps ended with a
+            projected gradient above 1e-10: look at ``gradient``).
     """
 
     r: FloatArray
@@ -56,6 +63,7 @@ class RewardFit(NamedTuple):
     status: str
 
 
+@record
 class Differences(NamedTuple):
     """Pairs as sparse rows: columns idx and values val [n, K] of first minus second, label [n], and the shape of theta."""
 
@@ -102,7 +110,8 @@ def fit_reward(
         phi: None for a reward r_h(s, a) of its own in each (h, s, a), else [S, A, d] features of r_h(s, a) = phi . theta_h, of
             size 1e6 at most. D = theta.size, H S A or H d, may be 5000 at most.
         low, high: the box of every coordinate of theta, -1e6 <= low < high <= 1e6; its middle is ``centre``.
-        ridge: in [1e-11, 1]. The default is far below the weight 1/n of one pair: it decides only what no pair shows.
+        ridge: in [1e-11, 1]. The default is far below the weight 1/n of one pair: it decides what no pair shows, and how far
+            an estimate goes that the likelihood sends to infinity and the box does not stop (status "ridge").
         start: theta to begin at (a fit to fewer pairs, say), clipped to the box; None is the middle. It changes the number of
             steps; the minimum is unique.
     Returns:
@@ -171,8 +180,24 @@ def fit_rows(
     theta = theta.reshape(rows.shape)
     prior = 0.5 * ridge * float(((found - centre) ** 2).sum())
     r = theta if phi is None else np.einsum("sad,hd->hsa", phi, theta)
+    held = _held(rows.val[kept], place[rows.idx[kept]], hessian, ridge * (found - centre), found, low, high)
     return RewardFit(
         frozen(np.ascontiguousarray(r)), frozen(theta), frozen(cov), float(info[0]),
         int(((found <= low) | (found >= high)).sum()), -n * (float(info[2]) - prior), n,
-        CONVERGED if info[0] <= GRADIENT else STALLED,
+        STALLED if info[0] > GRADIENT else RIDGE if held > RUNAWAY else CONVERGED,
     )
+
+
+def _held(
+    val: FloatArray, idx: IntArray, hessian: FloatArray, pull: FloatArray, theta: FloatArray, low: float, high: float
+) -> float:
+    """By how much a pair's difference of returns moves, at most, in a Newton step within the box without the ridge's pull.
+
+    About one where nothing but the ridge balances the labels (the scale of e^{-z} is one), of order n ridge elsewhere.
+    """
+    free = np.flatnonzero((low < theta) & (theta < high))
+    step = np.zeros(theta.size)
+    H = hessian[np.ix_(free, free)]
+    step[free] = np.linalg.solve(np.tril(H) + np.tril(H, -1).T, pull[free])
+    moved = np.clip(theta + step, low, high) - theta
+    return float(np.abs((val * moved[idx]).sum(axis=1)).max())

@@ -5,8 +5,8 @@ kernel then returns old numbers, silently. So the cache directory is keyed by ev
 the text of every file in this folder, the numba and llvmlite versions, and the CPU with its features. An edit
 anywhere in ``kernels/`` starts a fresh directory.
 
-The base directory is ``$MDPSIM_CACHE_DIR``, else ``$NUMBA_CACHE_DIR``, else the user's cache directory; where none can
-be written, a directory in the system's temporary folder. Set ``MDPSIM_CACHE_DIR`` to move it.
+The base directory is ``$MDPSIM_CACHE_DIR``, else ``$NUMBA_CACHE_DIR`` (a leading ~ is the home directory), else the user's
+cache directory; where none can be written, or there is no home, a directory in the system's temporary folder.
 
 A loop that sums (or multiplies up) floats stores nothing. Before a vectorised loop with a store LLVM checks at run time that
 the arrays are not close to each other, and takes the scalar loop where they are: the elements come out the same, but a sum is
@@ -19,7 +19,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -46,14 +46,44 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
+def home() -> str | None:
+    """The user's home directory; None where there is none (in a container, a user without an entry in the password file)."""
+    found = os.environ.get("HOME")
+    if not found and os.name == "nt":
+        found = os.path.expanduser("~")
+    elif not found:
+        try:
+            import pwd
+
+            found = pwd.getpwuid(os.getuid()).pw_dir
+        except (ImportError, KeyError):
+            return None
+    return found if os.path.isabs(found) else None
+
+
+def expanded(path: str) -> str | None:
+    """A path with the home directory in the place of its leading ~; None where that is asked for and there is none."""
+    if path[:1] == "~" and path[1:2] in ("", os.sep):
+        own = home()
+        return own and os.path.join(own, path[2:])
+    return os.path.expanduser(path)  # ~somebody
+
+
+def _bases() -> Iterator[str | None]:
+    """Where compiled kernels may lie, best first; None for what is not known here. $XDG_CACHE_HOME counts if it is absolute."""
+    if named := os.environ.get("MDPSIM_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR"):
+        yield expanded(named)
+    cache = os.environ.get("XDG_CACHE_HOME") or ""
+    yield os.path.join(cache, "mdpsim") if os.path.isabs(cache) else expanded(os.path.join("~", ".cache", "mdpsim"))
+    with suppress(OSError):  # no temporary directory that can be written
+        yield os.path.join(tempfile.gettempdir(), f"mdpsim-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
+
+
 def _cache_directory() -> str:
     """The first base directory that can be written, with the fingerprint below it."""
-    named = os.environ.get("MDPSIM_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "mdpsim"
-    fallback = Path(tempfile.gettempdir()) / f"mdpsim-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    for base in ([Path(named)] if named else []) + [home, fallback]:
-        path = base / f"kernels-{fingerprint()}"
+    for base in filter(None, _bases()):
         try:
+            path = Path(os.path.abspath(base)) / f"kernels-{fingerprint()}"  # a measure may change the working directory
             path.mkdir(parents=True, exist_ok=True)
         except OSError:
             continue

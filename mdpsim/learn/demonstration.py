@@ -27,9 +27,11 @@ from mdpsim.learn.trace import Trace
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.tabular import MDP
+from mdpsim.records import record
 from mdpsim.solve.exact import evaluate, solve_hard
 
 
+@record
 class DemonstrationRun(NamedTuple):
     """A run of demonstration-regularised RL.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_count, as_real, as_simplex, fail, frozen, unknown
+from mdpsim.arrays import FloatArray, as_count, as_real, as_simplex, fail, frozen, shown, unknown
 from mdpsim.kernels import ucbvi
 from mdpsim.learn.trace import BUDGET, STOPPED, Trace, log_spaced
 from mdpsim.mdp.forms import AnyMDP
@@ -37,8 +37,8 @@ def check(learner: Any, **choices: Iterable[str]) -> None:
 
 def check_beta(name: str, beta: object) -> None:
     """Guard the weight of a learner that is regularised."""
-    if isinstance(beta, numbers.Real) and float(beta) <= 0.0:
-        fail(name, "beta", "be > 0 (the baseline without the KL term is UCBVI)", repr(beta))
+    if isinstance(beta, numbers.Real) and beta <= 0:
+        fail(name, "beta", "be > 0 (the baseline without the KL term is UCBVI)", shown(beta))
     as_real(name, "beta", beta, 1e-8, 1e8)
 
 

@@ -33,10 +33,12 @@ from mdpsim.learn.pessimism import pessimistic_policy
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.tabular import MDP
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 from mdpsim.solve.exact import evaluate, solve_hard, solve_soft
 
 
+@record
 class RLHFRun(NamedTuple):
     """A run of RLHF: what it ends with, and its curve over the number of preferences.
 
@@ -70,6 +72,7 @@ class RLHFRun(NamedTuple):
         return self.fits[-1]
 
 
+@record
 class Plan(NamedTuple):
     """A policy [H, S, A] for a fitted reward, what is known of it (0: it is exact), and the episodes played for it."""
 

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from mdpsim.arrays import FloatArray, IntArray, frozen
+from mdpsim.records import record
 
 STOPPED, BUDGET = "stopped", "budget"
 
 
+@record
 class Trace(NamedTuple):
     """A run of a learner.
 

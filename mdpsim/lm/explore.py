@@ -35,6 +35,7 @@ from mdpsim.lm.device import to_device
 from mdpsim.lm.ensemble import Ensemble
 from mdpsim.lm.model import LanguageModel
 from mdpsim.lm.train import Adam, Space, TrainingError
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 SOURCES = ("policy", "reference")
@@ -72,6 +73,7 @@ class Search(Adam):
 A_ROUND = Search()
 
 
+@record
 class LMExploration(NamedTuple):
     """A run of T rounds; read-only arrays, each with an axis [K] of runs in front in ``explore_many``.
 

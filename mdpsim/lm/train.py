@@ -22,6 +22,7 @@ from mdpsim.arrays import FloatArray, IntArray, as_count, as_real, fail, frozen
 from mdpsim.lm import losses
 from mdpsim.lm.model import MAX_NODES, LanguageModel
 from mdpsim.lm.sample import enumerate_log_probs, sample_responses, sequence_log_probs
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 Watch = Callable[[], Mapping[str, Tensor]]
@@ -67,6 +68,7 @@ def trainable(model: LanguageModel) -> list[torch.nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
+@record
 class TrainingTrace(NamedTuple):
     """A training run; read-only arrays. K recorded steps.
 

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_floats, as_real, as_simplex, fail
 from mdpsim.mdp.successors import Successors
+from mdpsim.records import record
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class DiscountedMDP:
     """An infinite-horizon MDP with discounting, and dense or sparse transition probabilities.
@@ -22,8 +24,8 @@ class DiscountedMDP:
         P: [S, A, S] transition probabilities; or Successors of one stage, [1, S, A, K].
         r: [S, A] rewards, any finite real numbers.
         gamma: discount in [0, 1).
-    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Writable input is copied;
-    read-only C-contiguous float64 input is shared.
+    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Input is copied, but for read-only
+    C-contiguous float64 arrays in memory of their own, which nobody can write: they are shared.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """

@@ -23,14 +23,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_count, as_integers, fail, frozen
+from mdpsim.arrays import FloatArray, as_count, as_integers, as_numbers, fail, frozen
 from mdpsim.mdp.discounted import DiscountedMDP
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
+from mdpsim.records import record
 
 LAYOUTS = ("mdptoolbox", "quantecon")
 
 
+@record
 class Imported(NamedTuple):
     """An MDP and the policy that forbids what it forbids.
 
@@ -102,10 +104,9 @@ def _read(P: Any, r: Any, s_indices: ArrayLike | None, a_indices: ArrayLike | No
         return _pairs(P, r, s_indices, a_indices)
     if _is_sparse(P):
         fail("from_matrices", "P", "be one sparse matrix an action, or come with s_indices and a_indices", f"one, {P.shape}")
-    if isinstance(P, list | tuple) and any(_is_sparse(x) for x in P):
-        matrices: Any = list(P)
-    elif isinstance(P, np.ndarray) and P.dtype == object and P.ndim == 1:
-        matrices = list(P)  # pymdptoolbox's other way to hold one matrix an action
+    r, many = _listed(r), _listed(P)
+    if many is not P or (isinstance(P, list | tuple) and any(_is_sparse(x) for x in P)):
+        matrices: Any = list(many)
     else:
         matrices = _numbers("P", P)
         if _layout(matrices, layout) == "quantecon":
@@ -208,13 +209,12 @@ def _is_sparse(x: Any) -> bool:
 
 def _numbers(argument: str, x: Any) -> np.ndarray:
     """A float64 array of any shape; its values are guarded later."""
-    try:
-        a = np.asarray(x)
-    except ValueError:
-        return fail("from_matrices", argument, "be an array, or one matrix an action", "a ragged sequence")
-    if a.dtype == object or not np.can_cast(a.dtype, np.float64, "safe"):
-        fail("from_matrices", argument, "hold real numbers that convert to float64 without loss", f"dtype {a.dtype}")
-    return a.astype(np.float64, copy=False)
+    return as_numbers("from_matrices", argument, x, "be an array, or one matrix an action")
+
+
+def _listed(x: Any) -> Any:
+    """The matrices of an array of objects, pymdptoolbox's other way to hold one an action, as a list."""
+    return list(x) if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1 else x
 
 
 def _shaped(argument: str, x: Any, axes: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -19,8 +19,10 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail, frozen
 from mdpsim.mdp.tabular import MDP
+from mdpsim.records import record
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class LinearMDP:
     """A finite-horizon linear MDP on the simplex; every exact function and both samplers accept it as it is.
@@ -31,8 +33,8 @@ class LinearMDP:
         theta: [H, d] or [1, d] rewards of the features, any finite real numbers.
         mu0: [S] law of the first state.
         horizon: number of stages H; needed where mu and theta are both stationary (else 1), optional elsewhere.
-    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Writable input is copied;
-    read-only C-contiguous float64 input is shared. Cost: one read of phi and mu.
+    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Input is copied, but for read-only
+    C-contiguous float64 arrays in memory of their own, which nobody can write: they are shared. Cost: one read of phi and mu.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """

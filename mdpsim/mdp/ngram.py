@@ -21,11 +21,13 @@ from importlib import resources
 import numpy as np
 
 from mdpsim.arrays import FloatArray, as_count, as_real, fail, frozen
+from mdpsim.records import record
 
 END = "."
 MAX_CELLS = 2**24  # numbers in a table of conditionals
 
 
+@record
 @dataclass(frozen=True, eq=False, repr=False)
 class NGram:
     """A model of order n over V tokens, token 0 being the end of a sentence.

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.records import record
 
 MAX_WASTE = 4  # from_csr refuses to store more than this many cells for one entry
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Successors:
     """Where each (h, s, a) leads, and with which probability: ``MDP(P=Successors(...), ...)``.
@@ -27,7 +29,7 @@ class Successors:
     Args:
         next_state: [H, S, A, K] or [1, S, A, K] (stationary) integers in [0, S); any valid id where prob is 0.
         prob: the same shape, rows that sum to one within 1e-9 (renormalised); 0 is padding.
-    Arrays become read-only int64 and float64; writable input is copied.
+    Arrays become read-only int64 and float64, copied where anybody could still write to them.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """

@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail
 from mdpsim.mdp.successors import Successors
+from mdpsim.records import record
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class MDP:
     """A finite-horizon MDP with dense or sparse transition probabilities.
@@ -24,8 +26,8 @@ class MDP:
         r: [H, S, A] or [1, S, A] rewards, any finite real numbers.
         mu0: [S] law of the first state.
         horizon: number of stages H; needed where P and r are both stationary (else 1), optional elsewhere.
-    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Writable input is copied;
-    read-only C-contiguous float64 input is shared.
+    Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Input is copied, but for read-only
+    C-contiguous float64 arrays in memory of their own, which nobody can write: they are shared.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """

@@ -20,13 +20,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_numbers, as_simplex, fail, frozen
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
+from mdpsim.records import record
 
 MAX_RESPONSES = 2**24  # prompts times responses that are ever stored at once: 128 MiB an array
 
 
+@record
 class Responses(NamedTuple):
     """All responses and their log-probabilities: read-only arrays.
 
@@ -38,6 +40,7 @@ class Responses(NamedTuple):
     log_prob: FloatArray
 
 
+@record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class TokenMDP:
     """Prompts, responses of L tokens, and a reward for each pair; every exact function and both samplers accept it.
@@ -190,7 +193,7 @@ class TokenMDP:
 
     def _guard_law(self, log_prob: ArrayLike) -> FloatArray:
         """Log-probabilities of responses [X, Y], checked."""
-        logs = np.asarray(log_prob, dtype=np.float64)
+        logs = as_numbers("token_policy", "log_prob", log_prob)
         if logs.shape != (self.X, self.Y):
             fail("token_policy", "log_prob", f"have shape [X, Y] = ({self.X}, {self.Y})", logs.shape)
         if np.isnan(logs).any() or (logs == np.inf).any():

@@ -19,9 +19,11 @@ from mdpsim.arrays import FloatArray, as_count, as_integers, as_real, fail, froz
 from mdpsim.mdp.families import Rng, _dirichlet
 from mdpsim.mdp.ngram import END, NGram, fit_ngram
 from mdpsim.mdp.token import TokenMDP
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 
+@record
 class TokenInstance(NamedTuple):
     """A token MDP with the reference policy that belongs to it, pi_ref [H, S, A]."""
 

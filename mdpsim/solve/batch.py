@@ -2,7 +2,7 @@
 
 Sweeps over beta, rewards, instances and seeds are what theorists run most. ``solve_soft_batch`` turns the B matrix-vector
 products of a stage into one matrix product, so that P is read once and not B times; ``solve_soft_many`` divides instances among
-threads. Both agree with ``solve_soft`` called one by one within its own accuracy, 1e-13 max|V|.
+threads. Both agree with ``solve_soft`` called one by one within its own accuracy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_floats, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_floats, as_numbers, as_simplex, fail, frozen
 from mdpsim.kernels import batch, bellman
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.mdp.linear import LinearMDP
@@ -43,8 +43,8 @@ def solve_soft_batch(mdp: AnyMDP, pi_ref: ArrayLike, beta: ArrayLike, r: ArrayLi
     Returns:
         Solution with a leading axis: V [B, H+1, S], Q [B, H, S, A], pi [B, H, S, A], views of arrays in which the batch is the
             last axis. B = 1 where nothing has a batch axis.
-    Exactness: each b as ``solve_soft`` alone, 1e-13 max|V|; bitwise independent of the number of threads (one computes). Dense
-        transitions: the last bits may depend on B, for a matrix product of another size may add in another order.
+    Exactness: each b as ``solve_soft`` alone, to its accuracy; bitwise independent of the number of threads (one computes).
+        Dense transitions: the last bits may depend on B, for a matrix product of another size may add in another order.
     Cost: dense: one matrix product [B, S] x [S, S A] a stage. Sparse and linear: B solves, one after the other.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
@@ -128,10 +128,10 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
 
 def _betas(where: str, beta: ArrayLike) -> FloatArray:
     """[B] weights in [0, inf]."""
-    betas = np.atleast_1d(np.asarray(beta))
-    if betas.ndim != 1 or betas.dtype.kind not in "fiu" or betas.size == 0 or not (betas >= 0.0).all():
+    betas = np.atleast_1d(as_numbers(where, "beta", beta))
+    if betas.ndim != 1 or betas.size == 0 or not (betas >= 0.0).all() or np.asarray(beta).dtype == bool:
         fail(where, "beta", "be a number or [B] numbers in [0, inf]", repr(beta))
-    return betas.astype(np.float64)
+    return betas
 
 
 def _rewards(where: str, mdp: AnyMDP, model: Form, r: ArrayLike | None) -> FloatArray:

@@ -21,18 +21,18 @@ References: Puterman (1994), chapter 6; MacQueen (1966); Porteus (1971); Geist, 
 from __future__ import annotations
 
 import math
-import numbers
 from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_beta, as_count, as_simplex, fail, frozen, unknown
+from mdpsim.arrays import FloatArray, as_beta, as_count, as_simplex, fail, frozen, real_or_nan, shown, unknown
 from mdpsim.kernels import evaluate as kernels
 from mdpsim.mdp.discounted import DiscountedMDP
 from mdpsim.mdp.forms import discounted_form
 from mdpsim.mdp.successors import Successors
+from mdpsim.records import record
 
 EPS = float(np.finfo(np.float64).eps)
 METHODS = ("auto", "value_iteration", "policy_iteration", "modified_policy_iteration")
@@ -48,6 +48,7 @@ class Status(Enum):
     ROUNDING = "float64 cannot certify tol at this gamma and scale: take what lower and upper say, or a larger tol."
 
 
+@record
 class DiscountedSolution(NamedTuple):
     """An optimum with its certificate: read-only float64 arrays.
 
@@ -69,6 +70,7 @@ class DiscountedSolution(NamedTuple):
     iterations: int
 
 
+@record
 class DiscountedValue(NamedTuple):
     """Values of a policy: read-only float64 arrays.
 
@@ -289,9 +291,10 @@ def _enough(gamma: float) -> int:
 
 
 def _tolerance(tol: object) -> float:
-    if isinstance(tol, numbers.Real) and not isinstance(tol, bool) and 0.0 < float(tol) < np.inf:
-        return float(tol)
-    fail("solve_discounted", "tol", "be a positive finite number", repr(tol))
+    found = real_or_nan(tol)
+    if 0.0 < found < np.inf:
+        return found
+    fail("solve_discounted", "tol", "be a positive finite number", shown(tol))
 
 
 def _reference(mdp: DiscountedMDP, pi_ref: ArrayLike | None, beta: float) -> FloatArray:

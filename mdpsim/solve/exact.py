@@ -6,7 +6,11 @@ The KL-regularised problem with reference pi_ref and weight beta (in reward unit
 
 whose Bellman equation is closed form: V = beta log sum_a pi_ref e^{Q / beta}, pi = pi_ref e^{(Q - V) / beta}. beta = 0 is
 the hard optimum over pi_ref's support, beta = inf is pi_ref itself. Exact means to rounding: the worst error of V is at
-most 1e-13 of the largest |V|, for every beta, without NaN (see ``mdpsim.kernels.bellman`` for how).
+most max(1e-13, 5 H eps) of the largest |V|, for every beta, without NaN (see ``mdpsim.kernels.bellman`` for how).
+
+Why it grows with H: a stage adds r to P V, and the sum is rounded; what is lost is never seen again, so H stages lose up to
+H eps / 2 of max|V| (measured: at most H eps / 4). And a row counts as row / sum(row), but one whose sum is off by at most 4 eps
+is used as it is: V is off by as much a stage, at most. For rows that sum to one 1e-13 holds to some 2000 stages, 1e-11 to 10^5.
 
 A probability row means row / sum(row). Each function reads P once; wrappers check their arguments in microseconds. Costs
 are those of dense transitions; Successors of width K take O(H S A K), and a LinearMDP O(H (S A d + d S)), without forming P.
@@ -24,8 +28,10 @@ from mdpsim.arrays import ROW_SLACK, FloatArray, as_beta, as_simplex, fail, froz
 from mdpsim.kernels import evaluate as kernels
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.memory import empty
+from mdpsim.records import record
 
 
+@record
 class Solution(NamedTuple):
     """An optimum: read-only float64 arrays.
 
@@ -39,6 +45,7 @@ class Solution(NamedTuple):
     pi: FloatArray
 
 
+@record
 class Value(NamedTuple):
     """Values of a policy: read-only float64 arrays and two numbers.
 
@@ -66,7 +73,7 @@ def solve_soft(mdp: AnyMDP, pi_ref: ArrayLike, beta: float) -> Solution:
             largest |Q|, share mass in proportion to pi_ref), inf is pi_ref.
     Returns:
         Solution: V [H+1, S], Q [H, S, A], pi [H, S, A].
-    Exactness: closed form; max|V - V*| <= 1e-13 max|V*|; log pi within a few eps max|Q| / beta.
+    Exactness: closed form; max|V - V*| <= max(1e-13, 5 H eps) max|V*|; log pi within a few eps max|Q| / beta, and that error.
     Cost: O(H S^2 A) time, one read of P; microseconds for S, H of ten.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
@@ -93,7 +100,7 @@ def solve_hard(mdp: AnyMDP) -> Solution:
         mdp: H stages, S states, A actions.
     Returns:
         Solution: V [H+1, S], Q [H, S, A], pi [H, S, A].
-    Exactness: to rounding; max|V - V*| <= 1e-13 max|V*|.
+    Exactness: to rounding; max|V - V*| <= max(1e-13, 5 H eps) max|V*|.
     Cost: O(H S^2 A) time, one read of P.
     Raises:
         ValueError: an argument that is no MDP, or values beyond float64.
@@ -119,7 +126,8 @@ def evaluate(mdp: AnyMDP, pi: ArrayLike, *, pi_ref: ArrayLike | None = None, bet
             plain value elsewhere; equal means equal to the last bit.
     Returns:
         Value: V [H+1, S], Q [H, S, A], J, kl (0.0 without pi_ref).
-    Exactness: to rounding, 1e-13 max|V|; kl to a relative 1e-14, also where the policies differ by 1e-8.
+    Exactness: to rounding, max(1e-13, 5 H eps) max|V|; kl to a relative max(1e-14, 5 H eps), also where the policies differ
+        by 1e-8.
     Cost: O(H S^2 A) time, one read of P; a second one where beta = 0 and pi_ref does not cover pi.
     Raises:
         ValueError: naming the argument; beta > 0 without pi_ref, or with a policy that leaves pi_ref's support at any
@@ -179,7 +187,7 @@ def trajectory_kl(mdp: AnyMDP, pi: ArrayLike, other: ArrayLike) -> float:
         other: [H, S, A] the policy it is compared with.
     Returns:
         In [0, inf]; inf where occupied mass has no cover by ``other``. States never reached count 0, covered or not.
-    Exactness: a relative 1e-14, also where the policies differ by 1e-8 only: no term is negative, none cancels.
+    Exactness: a relative max(1e-14, 5 H eps), also where the policies differ by 1e-8 only: no term is negative, none cancels.
     Cost: O(H S^2 A) time, one read of P.
     Raises:
         ValueError: naming the argument, what was wanted and what came.

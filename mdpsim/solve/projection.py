@@ -19,7 +19,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_count, as_floats, as_numbers, as_simplex, fail, frozen
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 from mdpsim.solve.sequence import fit_moments, kl
 
@@ -28,6 +29,7 @@ SWEEPS, STILL = 20_000, 1e-13
 MAX_CELLS = 2**22
 
 
+@record
 class Projection(NamedTuple):
     """The member of a class closest to a law.
 
@@ -131,7 +133,7 @@ def _reverse_softmax(law: FloatArray, f: FloatArray, root: FloatArray, restarts:
 
 def _law(where: str, p: ArrayLike) -> FloatArray:
     """A law [V] * L."""
-    law = np.asarray(p)
+    law = as_numbers(where, "p", p)
     if law.ndim == 0 or len(set(law.shape)) != 1 or law.size > MAX_CELLS:
         fail(where, "p", f"have L axes of one size V, at most {MAX_CELLS} entries", f"shape {law.shape}")
     return as_simplex(where, "p", law.reshape(-1), "V^L", (law.size,)).reshape(law.shape)

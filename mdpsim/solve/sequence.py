@@ -17,15 +17,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_beta, as_count, as_floats, as_real, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, IntArray, as_beta, as_count, as_floats, as_numbers, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import bellman
 from mdpsim.kernels import evaluate as kernels
+from mdpsim.records import record
 from mdpsim.rng import as_generator
 
 MAX_NEWTON, MAX_HALVINGS = 200, 60
 MAX_DRAWS = 10**9
 
 
+@record
 class Posterior(NamedTuple):
     """A target made from a prior: read-only arrays.
 
@@ -39,6 +41,7 @@ class Posterior(NamedTuple):
     value: float
 
 
+@record
 class MomentFit(NamedTuple):
     """The law pi0 e^{theta . f} / Z that meets moment constraints.
 
@@ -53,6 +56,7 @@ class MomentFit(NamedTuple):
     iterations: int
 
 
+@record
 class Accepted(NamedTuple):
     """What rejection sampling returned: samples [n] in [0, K), and how many proposals each took [n]."""
 
@@ -60,6 +64,7 @@ class Accepted(NamedTuple):
     draws: IntArray
 
 
+@record
 class Weighted(NamedTuple):
     """A self-normalised importance sample: samples [n] from the prior, weights [n] that sum to one.
 
@@ -122,8 +127,8 @@ def condition(pi0: ArrayLike, b: ArrayLike) -> Posterior:
         ValueError: naming the argument; a constraint that no response of the prior meets (Z = 0).
     """
     prior = as_simplex("condition", "pi0", pi0, "K", (None,))
-    keep = np.asarray(b)
-    if keep.shape != prior.shape or keep.dtype.kind not in "biu" or not np.isin(keep, (0, 1)).all():
+    keep = as_numbers("condition", "b", b)
+    if keep.shape != prior.shape or np.asarray(b).dtype.kind not in "biu" or not np.isin(keep, (0, 1)).all():
         fail("condition", "b", f"be [K] = ({prior.size},) booleans or integers 0 and 1", repr(b))
     mass = float(prior[keep != 0].sum())
     if mass == 0.0:
@@ -280,14 +285,14 @@ def _positive_beta(where: str, beta: float) -> float:
 
 def _rewards(where: str, r: ArrayLike, size: int) -> tuple[FloatArray, np.ndarray]:
     """(rewards with 0 for -inf, where they are finite)."""
-    rewards = np.asarray(r)
-    if rewards.shape != (size,) or rewards.dtype.kind not in "fiu":
-        fail(where, "r", f"be [K] = ({size},) numbers", f"shape {rewards.shape}, dtype {rewards.dtype}")
+    rewards = as_numbers(where, "r", r)
+    if rewards.shape != (size,):
+        fail(where, "r", f"be [K] = ({size},) numbers", f"shape {rewards.shape}")
     bad = np.isnan(rewards) | (rewards == np.inf)
     if bad.any():
         fail(where, "r", "be finite, or -inf for a forbidden response", f"{rewards[bad][0]} at {int(bad.argmax())}")
     allowed = rewards != -np.inf
-    return np.where(allowed, rewards, 0.0).astype(np.float64), allowed
+    return np.where(allowed, rewards, 0.0), allowed
 
 
 def _edges(prior: FloatArray) -> FloatArray:

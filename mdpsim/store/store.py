@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from mdpsim import rng
-from mdpsim.arrays import as_count, fail
+from mdpsim.arrays import as_count, as_path, fail
 from mdpsim.claims.claim import Claim, Point
 from mdpsim.claims.device import devices_of
 from mdpsim.claims.records import Columns, RecordConflictError, Records, stack
@@ -57,7 +57,7 @@ class Store:
     ) -> None:
         if synchronous not in ("NORMAL", "FULL"):
             fail("Store", "synchronous", "be 'NORMAL' or 'FULL'", repr(synchronous))
-        self.path = str(path) if str(path) == MEMORY else os.path.expanduser(str(path))
+        self.path = MEMORY if path == MEMORY else str(as_path("Store", "path", path))
         self._runs: dict[str | None, int] = {}
         self._series: dict[tuple[str, int, str, Point], int] = {}
         self._damaged: dict[tuple[int, int], set[int]] = {}  # (series, seed) that were looked through -> trials not whole

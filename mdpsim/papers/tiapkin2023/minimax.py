@@ -39,7 +39,9 @@ MIXED = "mle-and-uniform"  # (1-k) maximum likelihood + k uniform with one weigh
 
 
 def row_risk(n: int, n_actions: int) -> float:
-    """R_A(n) of (14), the Bayes risk of one row with n visits; relative error about 1e-12 for n up to 1e4."""
+    """R_A(n) of (14), the Bayes risk of one row with n visits; relative error about 1e-12 for n up to 1e4. One action: none."""
+    if n_actions == 1:  # the only law; gamma(A - 1) below is infinite
+        return 0.0
     m = np.arange(n + 1)
     log_p = (
         gammaln(n - m + n_actions - 1) - gammaln(n_actions - 1) - gammaln(n - m + 1)
