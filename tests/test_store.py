@@ -39,8 +39,11 @@ def test_inserted_once_and_counted_by_trial(tmp_path: Path) -> None:
         assert list(store.missing(toy.coins, "claim", POINT, 0, 4)) == [1, 3]
         assert list(store.missing(toy.coins, "claim", POINT, 1, 2)) == [0, 1]
         assert len(store.rows()) == 2
-        # A hole (a killed run) ends what a judge may read: trials are paired by their number.
-        assert store.records(toy.coins, "quick", 0).arms["claim"][POINT]["value"].tolist() == [1.0]
+        # A hole (a killed run, a trial that raised) is one at every point: trials are paired by their place.
+        other = toy.GRID["quick"][1]
+        store.add(toy.coins, "claim", other, 0, [0, 1, 2, 3], {"value": np.array([5.0, 6.0, 7.0, 8.0])}, 0.1)
+        held = store.records(toy.coins, "quick", 0).arms["claim"]
+        assert [held[p]["value"].tolist() for p in (POINT, other)] == [[1.0, 3.0], [5.0, 7.0, 8.0]]
         store.add(toy.coins, "claim", POINT, 0, [1], {"value": np.array([2.0])}, 0.1)
         assert store.records(toy.coins, "quick", 0).arms["claim"][POINT]["value"].tolist() == [1.0, 2.0, 3.0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -87,10 +87,7 @@ class Memory:
     def records(self, claim: Claim, preset: str, seed: int) -> Records:
         """The records a preset asks for, as far as they are there."""
         arms = {
-            arm: {
-                point: stack(self._rows.get((claim.id, claim.rev, arm, point, seed), {}), n)
-                for point, n in points.items()
-            }
+            arm: stack({p: self._rows.get((claim.id, claim.rev, arm, p, seed), {}) for p in points}, points)
             for arm, points in claim.plan(preset).items()
         }
         return Records(
@@ -99,13 +96,28 @@ class Memory:
         )
 
 
-def stack(rows: Mapping[int, Mapping[str, np.ndarray | float | Iterable[float]]], n: int) -> Columns:
-    """The columns of trials 0 .. k-1, k <= n the length of the unbroken run from 0 (a killed run leaves holes)."""
-    k = next((i for i in range(n) if i not in rows), n)
-    if k == 0:
+def stack(
+    rows: Mapping[Point, Mapping[int, Mapping[str, np.ndarray | float | Iterable[float]]]], plan: Mapping[Point, int]
+) -> dict[Point, Columns]:
+    """The columns of one arm, trials in order, of as many trials as are there.
+
+    A trial that one point lacks though it has later ones (it raised, or the run was killed) is left out at every point: trials
+    of several points are paired by their place.
+    """
+    there = {point: sorted(i for i in rows.get(point, {}) if i < n) for point, n in plan.items()}
+    holes: set[int] = set()
+    for trials in there.values():
+        holes |= set(range(trials[-1] if trials else 0)) - set(trials)
+    return {point: _columns(rows.get(point, {}), [i for i in trials if i not in holes]) for point, trials in there.items()}
+
+
+def _columns(rows: Mapping[int, Mapping[str, Any]], trials: Sequence[int]) -> Columns:
+    """The columns of some trials of one point."""
+    if not trials:
         return {}
-    for i in range(k):
-        if rows[i].keys() != rows[0].keys():
-            fail("records", f"trial {i}", f"hold the columns {', '.join(rows[0])} of trial 0 (was rev not raised?)",
-                 ", ".join(rows[i]))
-    return {name: np.array([rows[i][name] for i in range(k)], dtype=np.float64) for name in rows[0]}
+    first = rows[trials[0]]
+    for i in trials:
+        if rows[i].keys() != first.keys():
+            wanted = f"hold the columns {', '.join(first)} of trial {trials[0]} (was rev not raised?)"
+            fail("records", f"trial {i}", wanted, ", ".join(rows[i]))
+    return {name: np.array([rows[i][name] for i in trials], dtype=np.float64) for name in first}

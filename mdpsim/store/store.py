@@ -219,10 +219,10 @@ class Store:
         seconds, damaged = 0.0, 0
         arms: dict[str, dict[Point, Columns]] = {}
         for arm, points in claim.plan(preset).items():
-            arms[arm] = {}
+            found: dict[Point, dict[int, Mapping[str, Any]]] = {}
             for point, n in points.items():
                 series = self._find_series(claim, arm, point)
-                rows: dict[int, Mapping[str, Any]] = {}
+                rows = found[point] = {}
                 for trial, columns, run in self._read(claim, arm, point, seed, n):
                     if columns is None:
                         damaged += 1
@@ -230,8 +230,8 @@ class Store:
                     rows[trial] = columns
                     runs.add(run)
                 texts |= self._texts(series, seed) - {claim.measure_text(arm)}
-                arms[arm][point] = stack(rows, n)
                 seconds += self._cost(series, seed) * len(rows)
+            arms[arm] = stack(found, points)
         what, notes = self._provenance(claim, runs)
         if texts:
             notes = (*notes, "records of another text of the measure are among these: raise rev, or use another store")
