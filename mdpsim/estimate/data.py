@@ -20,7 +20,7 @@ from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers
 from mdpsim.kernels import rollout
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.memory import empty, zeros
-from mdpsim.rng import as_generator
+from mdpsim.rng import as_generator, pcg64_stream
 
 MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
 
@@ -191,8 +191,8 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
     policy = as_simplex("sample_counts", "pi", pi, "H S A", model.shape)
     n = as_count("sample_counts", "n", n, high=MAX_COUNT)
     visits = np.zeros((mdp.H, mdp.S, mdp.A), np.int64)
-    generator = as_generator("sample_counts", rng)
-    model.roll.roll_counts(*model.dynamics, policy, mdp.mu0.reshape(1, -1), n, generator, visits)
+    with pcg64_stream(as_generator("sample_counts", rng)) as stream:
+        model.roll.roll_counts(*model.dynamics, policy, mdp.mu0.reshape(1, -1), n, stream, visits)
     return Counts(frozen(visits), n)
 
 

@@ -134,6 +134,6 @@ def roll_episodes(next_state, prob, r, pi, mu0, key0, key1, cumulative, guide, s
 
 
 @kernel
-def roll_counts(next_state, prob, pi, mu0, n, rng, visits):
+def roll_counts(next_state, prob, pi, mu0, n, stream, visits):
     """Visits [H, S, A] of n trajectories, drawn forward in their exact joint law; O(H S A K) at most."""
-    forward(prob, next_state.reshape(-1, next_state.shape[-1]), pi, mu0, n, rng, visits)
+    forward(prob, next_state.reshape(-1, next_state.shape[-1]), pi, mu0, n, stream, visits)
