@@ -301,7 +301,7 @@ def roll_counts(P, pi, mu0, n, stream, visits):
     """Visits [H, S, A] (int64, zeros on entry) of n trajectories, drawn forward in their exact joint law.
 
     Args:
-        P: [H or 1, S, A, S]. pi: [H, S, A]. mu0: [1, S]. n: int64. stream: state of a PCG64, uint64 [4] as in ``pcg64``, advanced.
+        P: [H or 1, S, A, S]. pi: [H, S, A]. mu0: [1, S]. n: int64. stream: uint64 [4], the state of a PCG64 (advanced).
     Cost: O(H S A S) at most, whatever n; O(n H + rows visited * S) for small n.
     """
     forward(P, np.empty((0, 0), np.int64), pi, mu0, n, stream, visits)
