@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mdpsim.kernels import pcg64, rollout
+from mdpsim.mdp.forms import NO_REWARDS
 from mdpsim.rng import generator, pcg64_stream
 
 ALPHA = 1e-4
@@ -102,7 +103,7 @@ def roll_compiled(P, r, pi, mu0, n):
     H, S = pi.shape[:2]
     out = np.zeros((n, H + 1), np.int64), np.zeros((n, H), np.int64), np.zeros((n, H))
     guide = np.zeros((*P.shape[:3], int(rollout.guide_width(S))), np.int32)
-    rollout.roll_episodes(P, r, pi, mu0, *KEY, np.empty(P.shape), guide, *out)
+    rollout.roll_episodes(P, r, NO_REWARDS, pi, mu0, *KEY, np.empty(P.shape), guide, *out)
     return out
 
 

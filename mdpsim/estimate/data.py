@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
 from mdpsim.kernels import rollout
 from mdpsim.mdp.forms import AnyMDP, Form, form
-from mdpsim.memory import empty, zeros
+from mdpsim.memory import GIB, empty, machine, zeros
 from mdpsim.rng import as_generator, pcg64_stream
 
 MAX_COUNT = 10**12  # numpy's binomial rounds 1 - p: in total variation about n 2^-53 off, 1e-4 here
@@ -128,7 +128,8 @@ class Counts:
 def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -> Trajectories:
     """Draw n independent episodes of ``pi``.
 
-    Law: s_0 ~ mu0, a_h ~ pi_h(. | s_h), rewards r_h(s_h, a_h), s_{h+1} ~ P_h(. | s_h, a_h).
+    Law: s_0 ~ mu0, a_h ~ pi_h(. | s_h), s_{h+1} ~ P_h(. | s_h, a_h), rewards r_h(s_h, a_h), or r_h(s_h, a_h, s_{h+1}) where the
+    MDP's depend on the next state.
 
     Args:
         mdp: H stages, S states, A actions.
@@ -143,13 +144,28 @@ def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -
     Cost: O(n H) expected, O(S) at the first visits of each row of P; memory 8 n (3 H + 1) bytes and, for the rows
         visited, at most twice that of P. A LinearMDP draws a feature, then the state: rows of phi and mu, no P.
     Raises:
-        ValueError: naming the argument, what was wanted and what came.
+        ValueError: naming the argument, what was wanted and what came; more episodes than this machine's memory holds (where
+            counts will do, ``sample_counts`` draws them for any n).
     """
     model = form("sample", mdp)
     policy = as_simplex("sample", "pi", pi, "H S A", model.shape)
-    n = as_count("sample", "n", n)
+    n = as_episodes("sample", n, model.shape[0])
     key = as_generator("sample", rng).integers(0, 2**64, size=2, dtype=np.uint64)
     return roll(model, policy, n, key)
+
+
+def as_episodes(function: str, n: object, horizon: int, sides: int = 1) -> int:
+    """Guard a number of episodes that are to be stored, ``sides`` of them for each: they must fit this machine's memory.
+
+    States, actions and rewards take 8 (3 H + 1) bytes an episode; labels and differences of pairs some more.
+    """
+    count = as_count(function, "n", n)
+    needed, there = 8.0 * count * (sides * (3 * horizon + 1) + (3 if sides > 1 else 0)), machine()
+    if needed > there:
+        wanted = f"leave its episodes of H = {horizon} room in this machine's {there / GIB:.3g} GiB of memory"
+        hint = "sample_counts draws visit counts of up to 10^12 episodes" if sides == 1 else "draw in parts"
+        fail(function, "n", f"{wanted} ({hint})", f"n = {count}, {needed / GIB:.3g} GiB")
+    return count
 
 
 def roll(model: Form, policy: FloatArray, n: int, key: np.ndarray, starts: IntArray | None = None) -> Trajectories:
@@ -163,7 +179,7 @@ def roll(model: Form, policy: FloatArray, n: int, key: np.ndarray, starts: IntAr
     work = []
     for p in model.rows:
         work += [empty(p.shape), zeros((*p.shape[:-1], rollout.guide_width(p.shape[-1])), np.int32)]
-    model.roll.roll_episodes(*model.dynamics, model.reward, policy, mu0, *key, *work, states, actions, rewards)
+    model.roll.roll_episodes(*model.dynamics, *model.paid, policy, mu0, *key, *work, states, actions, rewards)
     return Trajectories(frozen(states), frozen(actions), frozen(rewards), S=n_states, A=n_actions)
 
 

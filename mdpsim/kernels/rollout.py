@@ -178,8 +178,11 @@ def move(size, t, starts, P, sums, guide, scanned, rows, u, drawn):
 
 
 @helper
-def roll(P, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
-    """The episodes of ``roll_episodes``; outcome k of row i of P is the state ids[i, k], or k itself for ids [0, 0]."""
+def roll(P, ids, r, R, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
+    """The episodes of ``roll_episodes``; outcome k of row i of P is the state ids[i, k], or k itself for ids [0, 0].
+
+    Outcome k earns R[h, s, a, k], for R of size 0 r[h, s, a].
+    """
     n_stages, n_states, n_actions = pi.shape
     P_rows, P_sums = P.reshape(-1, P.shape[-1]), cumulative.reshape(-1, P.shape[-1])
     P_guide, P_stages = guide.reshape(-1, guide.shape[-1]), P.shape[0]
@@ -200,18 +203,21 @@ def roll(P, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rew
                 rows[i] = (base + s) * n_actions + a
             move(size, np.uint64(2 * h + 2), starts, P_rows, P_sums, P_guide, scanned, rows, u, drawn)
             for i in range(size):
-                j = drawn[i]
+                j, s, a = drawn[i], states[first + i, h], actions[first + i, h]
+                if R.size > 0:
+                    rewards[first + i, h] = R[min(h, R.shape[0] - 1), s, a, j]
                 if ids.size > 0:
-                    j = ids[(base + states[first + i, h]) * n_actions + actions[first + i, h], j]
+                    j = ids[(base + s) * n_actions + a, j]
                 states[first + i, h + 1] = j
 
 
 @kernel
-def roll_episodes(P, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
+def roll_episodes(P, r, R, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
     """Roll N episodes out; episode e uses the stream (key0, key1, e).
 
     Args:
         P, r: [H or 1, S, A, S] and [H or 1, S, A]. pi: [H, S, A]. key0, key1: uint64.
+        R: [H or 1, S, A, S] the rewards where they depend on the next state; of size 0 where r says all.
         mu0: [1, S], or [0, S] where the first states stand in ``states`` already.
         cumulative, guide: work space for the rows of P: float64 [H or 1, S, A, S]; int32 zeros [H or 1, S, A, G], G =
             guide_width(S) (allocated by the caller: the system's untouched zeros cost nothing).
@@ -219,7 +225,7 @@ def roll_episodes(P, r, pi, mu0, key0, key1, cumulative, guide, states, actions,
     Cost: 15-30 ns a step while the tables of a stage stay in L2, 100-200 ns from L3.
     """
     ids = np.empty((0, 0), np.int64)
-    roll(P, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards)
+    roll(P, ids, r, R, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards)
 
 
 @exact
