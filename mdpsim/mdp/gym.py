@@ -46,8 +46,8 @@ def from_gymnasium(env: gymnasium.Env | str, *, horizon: int | None = None, mu0:
     """The MDP of an environment that has a transition table, with sparse stationary dynamics.
 
     A transition that terminates is paid and leads to an absorbing state without reward. Where every state reached by such
-    transitions is reached by no other and starts no episode, that state itself becomes absorbing, whatever its own rows say, and
-    S is the environment's number of states; else (such a state also occurs alive, as in Taxi) one absorbing state is appended.
+    transitions is reached by no other and starts no episode, that state itself becomes absorbing, whatever its own rows say,
+    and S is the environment's number of states; else (such a state also occurs alive, as in Taxi) one absorbing state is added.
 
     Args:
         env: an environment, or the id of one ("FrozenLake-v1"). Wrappers that leave the dynamics alone are seen through: those

@@ -23,8 +23,8 @@ class MDP:
 
     Args:
         P: [H, S, A, S] transition probabilities, or [1, S, A, S] for stationary dynamics; or Successors.
-        r: [H, S, A] or [1, S, A] rewards, any finite real numbers; or rewards of transitions, with one axis more: [H or 1, S, A,
-            S] or, for Successors, [H or 1, S, A, K] along next_state. What stands where P is 0 does not count.
+        r: [H, S, A] or [1, S, A] rewards, any finite real numbers; or, with one axis more, rewards of transitions:
+            [H or 1, S, A, S], for Successors [H or 1, S, A, K] along next_state. What stands where P is 0 does not count.
         mu0: [S] law of the first state.
         horizon: number of stages H; needed where P and r are both stationary (else 1), optional elsewhere.
     Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Writable input is copied;
