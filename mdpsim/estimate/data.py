@@ -197,9 +197,9 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
             where they would leave it; any other bit generator gives the 128-bit seed of a PCG64, two words.
     Returns:
         Counts: visits [H, S, A], n.
-    Exactness: conditional multinomials by numpy's binomials on shares p / (p + q), each known to a few ulp. A binomial of mean up
-        to 30 has its law up to rounding; beyond, it is within 1.1e-4 of it in total variation, 1e-5 from a variance of 4000 on
-        (kernels/pcg64.py says why). Entries of probability zero get no trajectory.
+    Exactness: conditional multinomials by numpy's binomials on shares p / (p + q), each known to a few ulp. A binomial of mean
+        up to 30 has its law up to rounding; beyond, it is within 1.1e-4 of it in total variation, 1e-5 from a variance of 4000
+        on (kernels/pcg64.py says why). Entries of probability zero get no trajectory.
     Cost: O(H S A S) whatever n; O(n H + S * rows visited) where that is less. O(H S A K) for Successors, and for a
         LinearMDP O(H (S A d + d S)): features are counted, not next states.
     Raises:
