@@ -10,6 +10,7 @@ shared between arrays that live.
 from __future__ import annotations
 
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+GIB = 2.0**30
 SMALL = 2**17  # smaller arrays come from the allocator's own heap
 WHOLE = 2**22  # larger zeros may be meant to stay mostly untouched
 KEPT = 2**27  # bytes kept at most
@@ -65,6 +67,14 @@ class _Loan:
 def lent(a: NDArray[Any]) -> bool:
     """Whether an array is the whole of a block: nobody but its views, of which ``empty`` gives out one, refers to it."""
     return type(a.base) is _Loan
+
+
+def machine() -> float:
+    """Bytes of memory of this machine; 2^40 where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # no such call (Windows), or no such names
+        return 2.0**40
 
 
 def empty(shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -54,3 +56,23 @@ def as_generator(function: str, rng: Any) -> np.random.Generator:
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
         return generator(int(rng))
     return fail(function, "rng", "be a numpy.random.Generator or an integer seed >= 0", repr(rng))
+
+
+@contextmanager
+def pcg64_stream(rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """The state of a Generator for a kernel to draw from (mdpsim/kernels/pcg64.py): uint64 [4], which it advances in place.
+
+    A Generator over PCG64 is left where the kernel left the stream, as if it had drawn the numbers itself; where an exception
+    ends the block (an interrupt), where it was before. Any other bit generator gives 128 bits, the seed of a fresh PCG64.
+    """
+    if not isinstance(rng.bit_generator, np.random.PCG64):
+        high, low = rng.integers(0, 2**64, size=2, dtype=np.uint64)
+        rng = generator(int(high) << 64 | int(low))
+    bits, mask = rng.bit_generator, 2**64 - 1
+    with bits.lock:
+        state: Any = bits.state
+        x, increment = state["state"]["state"], state["state"]["inc"]
+        stream = np.array([x >> 64, x & mask, increment >> 64, increment & mask], dtype=np.uint64)
+        yield stream
+        state["state"]["state"] = int(stream[0]) << 64 | int(stream[1])
+        bits.state = state

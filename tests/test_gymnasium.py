@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from mdpsim.estimate.data import sample
 from mdpsim.mdp import families
 from mdpsim.mdp.gym import from_gymnasium, to_gymnasium
 from mdpsim.mdp.tabular import MDP
@@ -115,12 +117,85 @@ def test_environments_that_cannot_be_imported():
         from_gymnasium(Table({0: {0: [(1.0, 0, 0.0, False)]}, 2: {0: [(1.0, 0, 0.0, False)]}}), horizon=3, mu0=[1.0, 0.0])
 
 
+def test_returns_of_frozen_lake_are_the_environments():
+    """faults.md F1: 0 or 1, and 1 as often as the goal is reached (returns up to 7.33 came out)."""
+    mdp = from_gymnasium("FrozenLake-v1")
+    best = solve_hard(mdp)
+    J = float(mdp.mu0 @ best.V[0])
+    won = sample(mdp, best.pi, 20_000, 0).rewards.sum(axis=1)
+    assert set(np.unique(won)) == {0.0, 1.0}
+    assert stats.binomtest(int(won.sum()), won.size, J).pvalue > 1e-4
+    assert pytest.approx(plain_value(gymnasium.make("FrozenLake-v1"), 100)[0], rel=1e-12) == J
+
+
+def test_returns_that_end_early_by_enumeration():
+    """0 goes on for 1/4 (chance .2), wins 2 (.5) or loses 1 (.3), both into the same state; nothing is paid after that."""
+    env = Table(two_states(zero={0: [(0.2, 0, 0.25, False), (0.5, 1, 2.0, True), (0.3, 1, -1.0, True)]}), [1.0, 0.0])
+    mdp, H = from_gymnasium(env, horizon=4), 4
+    law = {0.25 * H: 0.2**H}
+    for t in range(H):
+        law |= {0.25 * t + 2.0: 0.2**t * 0.5, 0.25 * t - 1.0: 0.2**t * 0.3}
+    assert sum(law.values()) == pytest.approx(1.0, rel=1e-14)
+    first = np.broadcast_to([1.0, 0.0], (H, 2, 2))
+    values, seen = np.unique(sample(mdp, first, 50_000, 0).rewards.sum(axis=1), return_counts=True)
+    assert set(values) <= set(law)
+    expected = 50_000 * np.array([law[v] for v in values])
+    assert stats.chisquare(seen, expected * seen.sum() / expected.sum()).pvalue > 1e-4
+    assert pytest.approx(sum(v * p for v, p in law.items()), rel=1e-13) == evaluate(mdp, first).J
+
+
+@pytest.mark.parametrize("name", ["Taxi-v4", "CliffWalking-v1"])
+def test_rewards_of_actions_stay_those(name):
+    """Deterministic tables: a reward for each action, as before."""
+    assert from_gymnasium(name, horizon=5).r_next is None
+
+
+def wrapped(*wrappers):
+    env = gymnasium.make("FrozenLake-v1")
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env
+
+
+class Slip(gymnasium.Wrapper):
+    def step(self, action):
+        return self.env.step((action + 1) % 4)
+
+
+class Start(gymnasium.Wrapper):
+    def reset(self, **options):
+        return self.env.reset(**options)
+
+
+def test_tables_that_are_not_what_step_does_are_refused():
+    with pytest.raises(ValueError, match=r"env must have a table that is what step\(\) does; got Taxi-v4 with fickle_p"):
+        from_gymnasium(gymnasium.make("Taxi-v4", fickle_passenger=True))
+    assert from_gymnasium(gymnasium.make("Taxi-v4", is_rainy=True), horizon=3).P.shape[3] > 1  # rain is in the table
+    from gymnasium import wrappers
+
+    changed = {
+        "StickyAction": lambda env: wrappers.StickyAction(env, 0.5),
+        "TransformReward": lambda env: wrappers.TransformReward(env, abs),
+        "NormalizeReward": wrappers.NormalizeReward, "Slip": Slip,
+        "TransformAction": lambda env: wrappers.TransformAction(env, lambda a: 3 - a, env.action_space),
+    }
+    for name, wrapper in changed.items():
+        with pytest.raises(ValueError, match=rf"env must have no wrapper that changes step\(\) \(env.unwrapped .*; got {name}"):
+            from_gymnasium(wrapped(wrapper, wrappers.RecordEpisodeStatistics))
+        assert from_gymnasium(wrapped(wrapper).unwrapped, horizon=7).H == 7
+    fine = wrapped(wrappers.RecordEpisodeStatistics, Start, lambda env: wrappers.TransformObservation(env, str, None),
+                   wrappers.TimeAwareObservation, lambda env: wrappers.TimeLimit(env, 9))
+    assert from_gymnasium(fine).H == 9
+
+
 STAGED = families.random_mdp(S=4, A=3, H=5, rng=0, start="uniform")
 STATIONARY = families.riverswim(H=7)
 SPARSE = MDP(from_gymnasium("FrozenLake-v1").P, from_gymnasium("FrozenLake-v1").r, np.eye(16)[0], horizon=9)
+LAKE = from_gymnasium("FrozenLake-v1", horizon=9)
+PAID = MDP(STAGED.P, np.random.default_rng(0).normal(size=STAGED.P.shape), STAGED.mu0)
 
 
-@pytest.mark.parametrize("mdp", [STAGED, STATIONARY, SPARSE])
+@pytest.mark.parametrize("mdp", [STAGED, STATIONARY, SPARSE, LAKE, PAID])
 def test_export_passes_gymnasiums_checker_and_comes_back(mdp):
     from gymnasium.utils.env_checker import check_env
 
@@ -131,7 +206,7 @@ def test_export_passes_gymnasiums_checker_and_comes_back(mdp):
     assert float(back.mu0 @ solve_hard(back).V[0]) == pytest.approx(expected, rel=1e-13)
 
 
-@pytest.mark.parametrize("mdp", [STAGED, STATIONARY])
+@pytest.mark.parametrize("mdp", [STAGED, STATIONARY, PAID])
 def test_an_exported_environment_plays_the_mdp(mdp):
     """Mean return of the uniform policy within 5 standard errors of its exact value (false alarm 6e-7); 5 off is rejected."""
     env = to_gymnasium(mdp)
@@ -143,7 +218,10 @@ def test_an_exported_environment_plays_the_mdp(mdp):
         while not done:
             assert info["stage"] == h
             assert observation // mdp.S == (h if env.staged else 0)
-            observation, reward, done, truncated, info = env.step(env.action_space.sample())
+            before, action = env.state, env.action_space.sample()
+            observation, reward, done, truncated, info = env.step(action)
+            if mdp is PAID:
+                assert reward == mdp.r_next[h, before, action, env.state]
             assert not truncated
             total, h = total + reward, h + 1
         assert h == mdp.H

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from mdpsim import MDP, DiscountedMDP, Successors, from_matrices, solve_discounted, solve_hard, solve_soft
+from mdpsim import MDP, DiscountedMDP, Successors, from_matrices, sample, solve_discounted, solve_hard, solve_soft
 
 S, A = 5, 3
 RNG = np.random.default_rng(0)
@@ -30,6 +30,14 @@ def objects(x):
     return out
 
 
+def dense_objects(x):
+    """One dense matrix an action in an array of objects."""
+    out = np.empty(len(x), dtype=object)
+    for a, matrix in enumerate(x):
+        out[a] = np.array(matrix)
+    return out
+
+
 FORMS = {
     "array": (BY_ACTION, r, {}),
     "array, reward of transitions": (BY_ACTION, R_BY_ACTION, {}),
@@ -37,6 +45,9 @@ FORMS = {
     "csr matrices": (sparse_list(BY_ACTION), r, {}),
     "coo arrays in a tuple": (tuple(sparse_list(BY_ACTION, sparse.coo_array)), sparse_list(R_BY_ACTION), {}),
     "objects": (objects(BY_ACTION), sparse_list(R_BY_ACTION, sparse.csc_array), {}),
+    "rewards in objects": (BY_ACTION, objects(R_BY_ACTION), {}),
+    "dense rewards in objects": (objects(BY_ACTION), dense_objects(R_BY_ACTION), {}),
+    "objects of dense matrices": (dense_objects(BY_ACTION), dense_objects(R_BY_ACTION), {}),
     "dense with sparse rewards": (BY_ACTION, sparse_list(R_BY_ACTION), {}),
     "sparse with dense rewards": (sparse_list(BY_ACTION), R_BY_ACTION, {}),
     "quantecon": (P, r, {}),
@@ -65,6 +76,37 @@ def test_every_layout_is_the_same_mdp(name):
     assert (staged.H, ref.shape) == (4, (4, S, A))
     want = solve_soft(MDP(P[None], r[None], np.full(S, 1 / S), horizon=4), ref, 0.3).V
     np.testing.assert_allclose(solve_soft(staged, ref, 0.3).V, want, rtol=1e-13)
+
+
+OF_TRANSITIONS = [name for name, (_, x, _) in FORMS.items() if x is not r and "quantecon" not in name and "pairs" not in name]
+
+
+@pytest.mark.parametrize("name", OF_TRANSITIONS)
+def test_rewards_of_transitions_are_kept_and_drawn(name):
+    """In every layout that has them: an episode is paid R[s, a, s'], and values are those of the mean."""
+    p, rewards, options = FORMS[name]
+    mdp, ref = from_matrices(p, rewards, horizon=4, mu0=np.full(S, 1 / S), **options)
+    t = sample(mdp, ref, 2000, 0)
+    np.testing.assert_array_equal(t.rewards, R[t.states[:, :-1], t.actions, t.states[:, 1:]])
+    np.testing.assert_allclose(mdp.r[0], r, rtol=1e-14)
+
+
+def test_sparse_rewards_may_lack_entries_hold_them_twice_and_in_any_order():
+    p = sparse_list(BY_ACTION)
+    twice = []
+    for matrix in R_BY_ACTION:
+        i, j = (x.reshape(-1)[::-1] for x in np.indices(matrix.shape))
+        twice.append(sparse.coo_matrix((np.tile(matrix[i, j] / 2, 2), (np.tile(i, 2), np.tile(j, 2))), shape=matrix.shape))
+    raw = sparse.csr_matrix((np.array([1.0, 2.0, 5.0]), np.array([1, 1, 0]), np.array([0, 3, 3, 3, 3, 3])), shape=(S, S))
+    mdp, ref = from_matrices(p, twice, horizon=2, mu0=np.full(S, 1 / S))
+    t = sample(mdp, ref, 500, 0)
+    np.testing.assert_allclose(t.rewards, R[t.states[:, :-1], t.actions, t.states[:, 1:]], rtol=1e-15)
+    lacking = [raw] + [sparse.csr_matrix((S, S))] * (A - 1)  # action 0: 3 from state 0 to 1, and 5 to 0; else nothing
+    mdp, ref = from_matrices(p, lacking, horizon=1, mu0=np.full(S, 1 / S))
+    t = sample(mdp, ref, 3000, 0)
+    s, a, to = t.states[:, 0], t.actions[:, 0], t.states[:, 1]
+    np.testing.assert_array_equal(t.rewards[:, 0], np.where((s == 0) & (a == 0), np.array([5.0, 3, 0, 0, 0])[to], 0.0))
+    assert from_matrices(p, [sparse.csr_matrix((S, S))] * A, gamma=0.5).mdp.r.max() == 0.0
 
 
 def test_rewards_of_states_are_those_of_all_actions():

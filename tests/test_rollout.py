@@ -11,21 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mdpsim.kernels import rollout
+from mdpsim.kernels import pcg64, rollout
+from mdpsim.mdp.forms import NO_REWARDS
+from mdpsim.rng import generator, pcg64_stream
 
 ALPHA = 1e-4
 KEY = (np.uint64(0x0123456789ABCDEF), np.uint64(0xFEDCBA9876543210))
 GOLDEN = 0x9E3779B97F4A7C15
 HELPERS = ["mix", "stream_start", "stream_uniform", "tabulate", "locate", "scan", "power_of_two", "guide_width", "act", "move"]
 HELPERS += ["tables", "begin", "roll", "split", "deal", "deal_space", "forward", "roll_episodes", "roll_counts"]
+HELPERS += ["uniform", "binomial"]
 rng = np.random.default_rng
 
 
 @pytest.fixture
 def plain(monkeypatch):
-    """Every kernel and callee of rollout as plain Python."""
+    """Every kernel and callee of rollout, and of pcg64, as plain Python."""
     for name in HELPERS:
         monkeypatch.setattr(rollout, name, getattr(rollout, name).py_func)
+    for name, value in list(vars(pcg64).items()):
+        if hasattr(value, "py_func"):
+            monkeypatch.setattr(pcg64, name, value.py_func)
     with np.errstate(over="ignore"):  # uint64 wraps: that is the arithmetic of the stream
         yield
 
@@ -97,7 +103,7 @@ def roll_compiled(P, r, pi, mu0, n):
     H, S = pi.shape[:2]
     out = np.zeros((n, H + 1), np.int64), np.zeros((n, H), np.int64), np.zeros((n, H))
     guide = np.zeros((*P.shape[:3], int(rollout.guide_width(S))), np.int32)
-    rollout.roll_episodes(P, r, pi, mu0, *KEY, np.empty(P.shape), guide, *out)
+    rollout.roll_episodes(P, r, NO_REWARDS, pi, mu0, *KEY, np.empty(P.shape), guide, *out)
     return out
 
 
@@ -251,10 +257,11 @@ def test_stream_helpers_are_the_twin():
 # ---- multinomials by a tree
 
 
-def split(p, n, generator):
+def split(p, n, rng):
     width = int(rollout.power_of_two(len(p)))
     mass, number = np.empty(2 * width), np.empty(2 * width, np.int64)
-    rollout.split(np.array(p), n, generator, mass, number)
+    with pcg64_stream(rng) as stream:
+        rollout.split(np.array(p), n, stream, mass, number)
     assert (number[width + len(p) :] == 0).all()
     return number[width : width + len(p)].copy()
 
@@ -299,16 +306,18 @@ def test_split_gives_nothing_to_probability_zero():
 
 
 def test_counts_as_plain_python_draw_the_same(request):
-    """numba's Generator draws what numpy's does, so that both versions of the kernel agree count for count."""
+    """Both versions of the kernel agree count for count."""
     P, _, pi, mu0 = instance(8, 4, 3, 3)
     fast, drawn = rollout.roll_counts, {}
     for n in (1, 30, 400):
         drawn[n] = np.zeros((3, 4, 3), np.int64)
-        fast(P, pi, mu0, n, rng(n), drawn[n])
+        with pcg64_stream(generator(n)) as stream:
+            fast(P, pi, mu0, n, stream, drawn[n])
         assert (drawn[n].sum(axis=(1, 2)) == n).all()
     request.getfixturevalue("plain")
     assert rollout.roll_counts is not fast
     for n, compiled in drawn.items():
         slow = np.zeros((3, 4, 3), np.int64)
-        rollout.roll_counts(P, pi, mu0, n, rng(n), slow)
+        with pcg64_stream(generator(n)) as stream:
+            rollout.roll_counts(P, pi, mu0, n, stream, slow)
         np.testing.assert_array_equal(slow, compiled)

@@ -5,6 +5,8 @@ Bradley-Terry model says
 
     P(first preferred | both) = sigma(R(first) - R(second)),   sigma(x) = 1 / (1 + e^-x).
 
+Rewards that depend on the next state are those of the transitions that happened: the label is of what was seen, and its law
+given states and actions is a mean of sigma, not sigma of the mean rewards.
 For one stage and one state these are dueling bandits; for a TokenMDP two responses to one prompt.
 References: Bradley and Terry (1952); Christiano et al. (2017); [xie2024] and [tiapkin2023] use this law.
 """
@@ -17,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
-from mdpsim.estimate.data import Trajectories, roll
+from mdpsim.arrays import FloatArray, IntArray, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.estimate.data import Trajectories, as_episodes, roll
 from mdpsim.kernels.preference import draw_labels, logistic
 from mdpsim.mdp.forms import AnyMDP, form
 from mdpsim.records import record
@@ -102,12 +104,13 @@ def sample_preferences(
     Exactness: episodes as ``sample``; label probabilities to 2^-53. Episodes and labels have streams of their own.
     Cost: twice that of ``sample``.
     Raises:
-        ValueError: naming the argument, what was wanted and what came; a link that returns anything but probabilities.
+        ValueError: naming the argument, what was wanted and what came; a link that returns anything but probabilities; more
+            pairs than this machine's memory holds.
     """
     model = form("sample_preferences", mdp)
     one = as_simplex("sample_preferences", "pi", pi, "H S A", model.shape)
     two = as_simplex("sample_preferences", "pi_other", pi_other, "H S A", model.shape)
-    n = as_count("sample_preferences", "n", n)
+    n = as_episodes("sample_preferences", n, model.shape[0], sides=2)
     if link is not None and not callable(link):
         fail("sample_preferences", "link", "be a function of the differences, or None", repr(link))
     key = as_generator("sample_preferences", rng).integers(0, 2**64, size=6, dtype=np.uint64)

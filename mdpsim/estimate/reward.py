@@ -106,7 +106,8 @@ def fit_reward(
     Implements: theta = argmin over [low, high]^D of the mean of log(1 + e^{-y_i x_i . theta}) + (ridge/2) |theta - centre|^2.
 
     Args:
-        prefs: n labelled pairs of episodes.
+        prefs: n labelled pairs of episodes. Where the MDP's rewards depend on the next state the labels need not follow any
+            r_h(s, a): the fit then tends to the nearest such law on the box, in Kullback-Leibler divergence.
         phi: None for a reward r_h(s, a) of its own in each (h, s, a), else [S, A, d] features of r_h(s, a) = phi . theta_h, of
             size 1e6 at most. D = theta.size, H S A or H d, may be 5000 at most.
         low, high: the box of every coordinate of theta, -1e6 <= low < high <= 1e6; its middle is ``centre``.

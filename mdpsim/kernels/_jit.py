@@ -130,6 +130,11 @@ def exact(function: Callable[..., Any]) -> Any:
     return _compile(function, {"contract"})
 
 
+def rounded(function: Callable[..., Any]) -> Any:
+    """Compile a callee in which every operation rounds by itself, not even fused: the same bits on every processor."""
+    return _compile(function, ())
+
+
 def helper(function: Callable[..., Any]) -> Any:
     """Compile a callee of kernels (not an entry: its argument types follow its callers)."""
     return _compile(function, FASTMATH)

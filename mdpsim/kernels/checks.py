@@ -1,4 +1,4 @@
-"""One pass over the rows of an array that should hold probabilities, or over any array that should be finite."""
+"""One pass over what a record is made of: rows that should hold probabilities, numbers that should be finite, rewards."""
 
 from __future__ import annotations
 
@@ -52,3 +52,27 @@ def first_not_finite(x):
         if not abs(x[i]) < np.inf:
             return i
     return -1
+
+
+@kernel
+def expectation(P, R, r):
+    """Fill r [H, S, A] with sum_k P[h, s, a, k] R[h, s, a, k]; whether R differs within a row where P > 0. One pass.
+
+    P [H or 1, S, A, K], R [H or 1, S, A, K] finite; what R holds where P = 0 does not count. A mean lies between what it is of:
+    so does r, to the last bit, and rewards in [0, 1] stay there.
+    """
+    n_stages, n_states, n_actions = r.shape
+    differs = False
+    for h in range(n_stages):
+        i, j = min(h, P.shape[0] - 1), min(h, R.shape[0] - 1)
+        for s in range(n_states):
+            for a in range(n_actions):
+                low, high, total = np.inf, -np.inf, 0.0
+                for k in range(P.shape[3]):
+                    p, x = P[i, s, a, k], R[j, s, a, k]
+                    total += p * x
+                    low = min(low, x if p > 0.0 else np.inf)
+                    high = max(high, x if p > 0.0 else -np.inf)
+                r[h, s, a] = min(max(total, low), high)
+                differs = differs or low < high
+    return differs

@@ -148,7 +148,7 @@ def roll_episodes(
 
 
 @kernel
-def roll_counts(phi, mu, pi, mu0, n, rng, visits):
+def roll_counts(phi, mu, pi, mu0, n, stream, visits):
     """Visits [H, S, A] of n trajectories, drawn forward in their exact joint law; O(H (S A d + d S)) at most.
 
     Given the visits, the numbers of features drawn are multinomial, and given those the next states are.
@@ -158,18 +158,18 @@ def roll_counts(phi, mu, pi, mu0, n, rng, visits):
     A_mass, A_number, A_sums, A_guide = deal_space(n_actions)
     d_mass, d_number, d_sums, d_guide = deal_space(phi.shape[2])
     here, feature = np.zeros(n_states, np.int64), np.zeros(phi.shape[2], np.int64)
-    deal(mu0, n, rng, S_mass, S_number, S_sums, S_guide, here)
+    deal(mu0, n, stream, S_mass, S_number, S_sums, S_guide, here)
     for h in range(n_stages):
         feature[:] = 0
         for s in range(n_states):
             if here[s] == 0:
                 continue
-            deal(pi[h, s : s + 1], here[s], rng, A_mass, A_number, A_sums, A_guide, visits[h, s])
+            deal(pi[h, s : s + 1], here[s], stream, A_mass, A_number, A_sums, A_guide, visits[h, s])
             for a in range(n_actions):
                 if visits[h, s, a] > 0 and h + 1 < n_stages:
-                    deal(phi[s, a : a + 1], visits[h, s, a], rng, d_mass, d_number, d_sums, d_guide, feature)
+                    deal(phi[s, a : a + 1], visits[h, s, a], stream, d_mass, d_number, d_sums, d_guide, feature)
         here[:] = 0
         for j in range(feature.size):
             if feature[j] > 0:
                 law = mu[min(h, mu.shape[0] - 1), j : j + 1]
-                deal(law, feature[j], rng, S_mass, S_number, S_sums, S_guide, here)
+                deal(law, feature[j], stream, S_mass, S_number, S_sums, S_guide, here)

@@ -29,6 +29,7 @@ from __future__ import annotations
 import numpy as np
 
 from mdpsim.kernels._jit import exact, helper, kernel
+from mdpsim.kernels.pcg64 import binomial, uniform
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 BLOCK = 1024  # episodes advanced together: the tables of one stage stay in cache, and their misses overlap
@@ -177,8 +178,11 @@ def move(size, t, starts, P, sums, guide, scanned, rows, u, drawn):
 
 
 @helper
-def roll(P, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
-    """The episodes of ``roll_episodes``; outcome k of row i of P is the state ids[i, k], or k itself for ids [0, 0]."""
+def roll(P, ids, r, R, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
+    """The episodes of ``roll_episodes``; outcome k of row i of P is the state ids[i, k], or k itself for ids [0, 0].
+
+    Outcome k earns R[h, s, a, k], for R of size 0 r[h, s, a].
+    """
     n_stages, n_states, n_actions = pi.shape
     P_rows, P_sums = P.reshape(-1, P.shape[-1]), cumulative.reshape(-1, P.shape[-1])
     P_guide, P_stages = guide.reshape(-1, guide.shape[-1]), P.shape[0]
@@ -199,18 +203,21 @@ def roll(P, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rew
                 rows[i] = (base + s) * n_actions + a
             move(size, np.uint64(2 * h + 2), starts, P_rows, P_sums, P_guide, scanned, rows, u, drawn)
             for i in range(size):
-                j = drawn[i]
+                j, s, a = drawn[i], states[first + i, h], actions[first + i, h]
+                if R.size > 0:
+                    rewards[first + i, h] = R[min(h, R.shape[0] - 1), s, a, j]
                 if ids.size > 0:
-                    j = ids[(base + states[first + i, h]) * n_actions + actions[first + i, h], j]
+                    j = ids[(base + s) * n_actions + a, j]
                 states[first + i, h + 1] = j
 
 
 @kernel
-def roll_episodes(P, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
+def roll_episodes(P, r, R, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
     """Roll N episodes out; episode e uses the stream (key0, key1, e).
 
     Args:
         P, r: [H or 1, S, A, S] and [H or 1, S, A]. pi: [H, S, A]. key0, key1: uint64.
+        R: [H or 1, S, A, S] the rewards where they depend on the next state; of size 0 where r says all.
         mu0: [1, S], or [0, S] where the first states stand in ``states`` already.
         cumulative, guide: work space for the rows of P: float64 [H or 1, S, A, S]; int32 zeros [H or 1, S, A, G], G =
             guide_width(S) (allocated by the caller: the system's untouched zeros cost nothing).
@@ -218,11 +225,11 @@ def roll_episodes(P, r, pi, mu0, key0, key1, cumulative, guide, states, actions,
     Cost: 15-30 ns a step while the tables of a stage stay in L2, 100-200 ns from L3.
     """
     ids = np.empty((0, 0), np.int64)
-    roll(P, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards)
+    roll(P, ids, r, R, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards)
 
 
 @exact
-def split(p, n, rng, mass, number):
+def split(p, n, stream, mass, number):
     """Draw multinomial(n, p): number[K + j] counts outcome j, K = len(mass) / 2 a power of two >= len(p).
 
     mass and number are heaps: node i has the children 2i and 2i + 1, leaf j is node K + j. The binomial is drawn for
@@ -240,22 +247,22 @@ def split(p, n, rng, mass, number):
             light, heavy = heavy, light
         number[light] = 0
         if number[i] > 0 and mass[light] > 0.0:
-            number[light] = rng.binomial(number[i], mass[light] / (mass[light] + mass[heavy]))
+            number[light] = binomial(stream, number[i], mass[light] / (mass[light] + mass[heavy]))
         number[heavy] = number[i] - number[light]
 
 
 @exact
-def deal(p, n, rng, mass, number, cumulative, guide, out):
+def deal(p, n, stream, mass, number, cumulative, guide, out):
     """Add a multinomial(n, p[0]) draw to ``out`` [C]; p is [1, C], the four arrays before ``out`` are work space."""
     n_outcomes = p.shape[1]
     if n > FEW * n_outcomes:
-        split(p[0], n, rng, mass, number)
+        split(p[0], n, stream, mass, number)
         for j in range(n_outcomes):
             out[j] += number[mass.size // 2 + j]
     else:
         tabulate(p, 0, cumulative, guide)
         for _ in range(n):
-            out[locate(0, rng.random(), cumulative, guide)] += 1
+            out[locate(0, uniform(stream), cumulative, guide)] += 1
 
 
 @helper
@@ -266,41 +273,41 @@ def deal_space(n):
 
 
 @helper
-def forward(P, ids, pi, mu0, n, rng, visits):
+def forward(P, ids, pi, mu0, n, stream, visits):
     """The visits of ``roll_counts``; outcome k of row i of P is the state ids[i, k], or k itself for ids [0, 0]."""
     n_stages, n_states, n_actions = pi.shape
     S_mass, S_number, S_sums, S_guide = deal_space(n_states)
     A_mass, A_number, A_sums, A_guide = deal_space(n_actions)
     K_mass, K_number, K_sums, K_guide = deal_space(P.shape[-1])
     here, after, part = np.zeros(n_states, np.int64), np.zeros(n_states, np.int64), np.empty(ids.shape[1], np.int64)
-    deal(mu0, n, rng, S_mass, S_number, S_sums, S_guide, here)
+    deal(mu0, n, stream, S_mass, S_number, S_sums, S_guide, here)
     for h in range(n_stages):
         after[:] = 0
         stage = min(h, P.shape[0] - 1)
         for s in range(n_states):
             if here[s] == 0:
                 continue
-            deal(pi[h, s : s + 1], here[s], rng, A_mass, A_number, A_sums, A_guide, visits[h, s])
+            deal(pi[h, s : s + 1], here[s], stream, A_mass, A_number, A_sums, A_guide, visits[h, s])
             for a in range(n_actions):
                 if visits[h, s, a] == 0 or h + 1 == n_stages:
                     continue
                 p = P[stage, s, a : a + 1]
                 if ids.size == 0:
-                    deal(p, visits[h, s, a], rng, K_mass, K_number, K_sums, K_guide, after)
+                    deal(p, visits[h, s, a], stream, K_mass, K_number, K_sums, K_guide, after)
                 else:
                     part[:] = 0
-                    deal(p, visits[h, s, a], rng, K_mass, K_number, K_sums, K_guide, part)
+                    deal(p, visits[h, s, a], stream, K_mass, K_number, K_sums, K_guide, part)
                     for k in range(part.size):
                         after[ids[(stage * n_states + s) * n_actions + a, k]] += part[k]
         here, after = after, here
 
 
 @kernel
-def roll_counts(P, pi, mu0, n, rng, visits):
+def roll_counts(P, pi, mu0, n, stream, visits):
     """Visits [H, S, A] (int64, zeros on entry) of n trajectories, drawn forward in their exact joint law.
 
     Args:
-        P: [H or 1, S, A, S]. pi: [H, S, A]. mu0: [1, S]. n: int64. rng: numpy Generator (numba draws what numpy would).
+        P: [H or 1, S, A, S]. pi: [H, S, A]. mu0: [1, S]. n: int64. stream: uint64 [4], the state of a PCG64 (advanced).
     Cost: O(H S A S) at most, whatever n; O(n H + rows visited * S) for small n.
     """
-    forward(P, np.empty((0, 0), np.int64), pi, mu0, n, rng, visits)
+    forward(P, np.empty((0, 0), np.int64), pi, mu0, n, stream, visits)

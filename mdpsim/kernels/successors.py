@@ -127,13 +127,13 @@ def occupancy(next_state, prob, pi, mu0, occ):
 
 
 @kernel
-def roll_episodes(next_state, prob, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
-    """Roll N episodes out; cumulative and guide are work space for the rows of prob."""
+def roll_episodes(next_state, prob, r, R, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards):
+    """Roll N episodes out; R [H or 1, S, A, K] or of size 0, cumulative and guide work space for the rows of prob."""
     ids = next_state.reshape(-1, next_state.shape[-1])
-    roll(prob, ids, r, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards)
+    roll(prob, ids, r, R, pi, mu0, key0, key1, cumulative, guide, states, actions, rewards)
 
 
 @kernel
-def roll_counts(next_state, prob, pi, mu0, n, rng, visits):
+def roll_counts(next_state, prob, pi, mu0, n, stream, visits):
     """Visits [H, S, A] of n trajectories, drawn forward in their exact joint law; O(H S A K) at most."""
-    forward(prob, next_state.reshape(-1, next_state.shape[-1]), pi, mu0, n, rng, visits)
+    forward(prob, next_state.reshape(-1, next_state.shape[-1]), pi, mu0, n, stream, visits)

@@ -205,10 +205,10 @@ def violation(q_up, q_low, q_star, ref):
 
 
 @helper
-def _episode(P, r, mu0, pi, widest, explore, unknown, start, visits, next_counts, totals):
+def _episode(P, r, R, mu0, pi, widest, explore, unknown, start, visits, next_counts, totals):
     """Play pi, but the widest action at one stage drawn among none and 0 .. H-1; count what was seen.
 
-    Where the rewards are unknown, totals gains a Bernoulli reward of mean r(s, a) a step.
+    Where the rewards are unknown, totals gains R(s, a, s'), for R of size 0 a Bernoulli reward of mean r(s, a), a step.
     """
     horizon = pi.shape[0]
     deviate = int(stream_uniform(start, np.uint64(0)) * (horizon + 1)) - 1 if explore else -1
@@ -219,22 +219,26 @@ def _episode(P, r, mu0, pi, widest, explore, unknown, start, visits, next_counts
         after = scan(rows, action, stream_uniform(start, np.uint64(3 + 2 * h)))
         visits[h, state, action] += 1.0
         next_counts[h, state, action, after] += 1.0
-        if unknown and stream_uniform(start, np.uint64(2 + 2 * horizon + h)) < r[min(h, r.shape[0] - 1), state, action]:
+        if R.size > 0:
+            if unknown:
+                totals[h, state, action] += R[min(h, R.shape[0] - 1), state, action, after]
+        elif unknown and stream_uniform(start, np.uint64(2 + 2 * horizon + h)) < r[min(h, r.shape[0] - 1), state, action]:
             totals[h, state, action] += 1.0
         state = after
 
 
 @kernel
 def explore(
-    P, r, mu0, ref, q_star, beta, eps, delta, scale, bernstein, unknown, growth, stop_by_width, deviate, budget, key0, key1,
+    P, r, R, mu0, ref, q_star, beta, eps, delta, scale, bernstein, unknown, growth, stop_by_width, deviate, budget, key0, key1,
     checkpoints, visits, next_counts, q_up, q_low, pi, marks, policies, info,
 ):
     """Run until the certificate (or the width) is at most eps, or ``budget`` episodes are played; beta = 0 plans hard.
 
-    P [H or 1, S, A, S], r [H or 1, S, A], mu0 [1, S], ref, q_star [H, S, A], checkpoints [K] (episodes, increasing). Fills
-    visits [H, S, A], next_counts [H, S, A, S], q_up, q_low, pi [H, S, A], marks [K+1, 3] (episodes, certificate, width; the
-    last row is the end), policies [K, H, S, A] and info [status, episodes, worst violation of the bounds, re-plannings,
-    checkpoints passed]. Plans again at t -> max(t+1, (1+growth) t). Cost of a plan: H S^2 A; of an episode: H S.
+    P [H or 1, S, A, S], r [H or 1, S, A], R [H or 1, S, A, S] or of size 0 (see ``_episode``), mu0 [1, S], ref, q_star
+    [H, S, A], checkpoints [K] (episodes, increasing). Fills visits [H, S, A], next_counts [H, S, A, S], q_up, q_low, pi
+    [H, S, A], marks [K+1, 3] (episodes, certificate, width; the last row is the end), policies [K, H, S, A] and info [status,
+    episodes, worst violation of the bounds, re-plannings, checkpoints passed]. Plans again at t -> max(t+1, (1+growth) t).
+    Cost of a plan: H S^2 A; of an episode: H S.
     """
     horizon, n_states, _ = pi.shape
     ranges = gap_ranges(horizon, beta, unknown)
@@ -265,5 +269,5 @@ def explore(
         until = min(max(t + 1, int((1.0 + growth) * t)), budget)
         while t < until:
             start = stream_start(key0, key1, np.uint64(t))
-            _episode(P, r, mu0, pi, widest, deviate, unknown, start, visits, next_counts, totals)
+            _episode(P, r, R, mu0, pi, widest, deviate, unknown, start, visits, next_counts, totals)
             t += 1

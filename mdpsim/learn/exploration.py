@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from mdpsim.arrays import FloatArray, as_count, as_real, as_simplex, fail, frozen, shown, unknown
 from mdpsim.kernels import ucbvi
 from mdpsim.learn.trace import BUDGET, STOPPED, Trace, log_spaced
-from mdpsim.mdp.forms import AnyMDP
+from mdpsim.mdp.forms import AnyMDP, by_next
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
 from mdpsim.rng import as_generator
@@ -62,6 +62,11 @@ def explore(
         fail(where, "mdp", "be an MDP with dense P", f"{type(mdp).__name__}{' of Successors' if isinstance(mdp, MDP) else ''}")
     if mdp.r.min() < 0.0 or mdp.r.max() > 1.0:
         fail(where, "mdp", "have rewards in [0, 1]", f"[{mdp.r.min():g}, {mdp.r.max():g}]")
+    shown = by_next(mdp)
+    if shown.size and learner.reward == "unknown":  # what is observed is then bounded too, not only its mean
+        possible = np.where(mdp.P > 0.0, shown, 0.0)
+        if possible.min() < 0.0 or possible.max() > 1.0:
+            fail(where, "mdp", "have rewards of transitions in [0, 1]", f"[{possible.min():g}, {possible.max():g}]")
     shape = (mdp.H, mdp.S, mdp.A)
     ref = as_simplex(where, "pi_ref", pi_ref, "H S A", shape)
     key = as_generator(where, rng).integers(0, 2**64, size=2, dtype=np.uint64)
@@ -71,7 +76,7 @@ def explore(
     upper, lower, pi = np.empty(shape), np.empty(shape), np.empty(shape)
     marks, policies, info = np.zeros((checkpoints.size + 1, 3)), np.empty((checkpoints.size, *shape)), np.empty(5)
     ucbvi.explore(
-        mdp.P, mdp.r, mdp.mu0.reshape(1, -1), ref, best.Q, float(beta), float(learner.eps), float(learner.delta),
+        mdp.P, mdp.r, shown, mdp.mu0.reshape(1, -1), ref, best.Q, float(beta), float(learner.eps), float(learner.delta),
         float(learner.bonus_scale), learner.bonus == "bernstein", learner.reward == "unknown", float(learner.replan),
         learner.stop == "width", deviate, int(learner.budget), *key, frozen(checkpoints), visits, next_counts, upper, lower, pi,
         marks, policies, info,

@@ -38,7 +38,8 @@ class UCBVI:
         delta: chance of error allowed, in (0, 1).
         bonus: "hoeffding" (derived above) or "bernstein" (as transcribed).
         bonus_scale: c >= 0, multiplies the bonuses; below 1 nothing is guaranteed.
-        reward: "known", or "unknown": each visit shows a Bernoulli reward of mean r(s, a).
+        reward: "known", or "unknown": each visit shows a Bernoulli reward of mean r(s, a), or r(s, a, s') where the MDP's
+            rewards depend on the next state.
         stop: "certificate" (G <= eps: the policy is eps-optimal) or "width" (Vu - Vl <= eps: the value is known to eps).
         replan: rho >= 0: plans again after max(t + 1, (1 + rho) t) episodes; 0 is each episode.
         budget: most episodes to play, 1 to 10^9.

@@ -45,8 +45,9 @@ class UCBVIEnt:
         bonus: "hoeffding" (the variant derived above) or "bernstein" (the paper's, as transcribed: its constants are
             not checked; its H^2/n term rules until very small eps, where its episodes grow more slowly than 1/eps).
         bonus_scale: c >= 0, multiplies the bonuses; below 1 nothing is guaranteed.
-        reward: "known" (r is given), or "unknown": each visit shows a Bernoulli reward of mean r(s, a), a band around its mean
-            takes the place of r, and each of the three events has delta / 3.
+        reward: "known" (r is given), or "unknown": each visit shows a Bernoulli reward of mean r(s, a) (or r(s, a, s') where
+            the MDP's rewards depend on the next state), a band around its mean takes the place of r, and each of the three
+            events has delta / 3.
         stop: "certificate" (G <= eps: the policy is eps-optimal), or "width" (Vu - Vl <= eps: the value is known to
             eps, which is the stopping rule without strong convexity).
         explore: whether an episode may deviate to the widest action; False never does.

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_floats, as_real, as_simplex, fail
+from mdpsim.arrays import FloatArray, as_real, as_simplex, fail
+from mdpsim.mdp.rewards import as_rewards
 from mdpsim.mdp.successors import Successors
 from mdpsim.records import record
 
@@ -22,7 +23,8 @@ class DiscountedMDP:
 
     Args:
         P: [S, A, S] transition probabilities; or Successors of one stage, [1, S, A, K].
-        r: [S, A] rewards, any finite real numbers.
+        r: [S, A] rewards, any finite real numbers; or rewards of transitions, [S, A, S] or, for Successors, [S, A, K] along
+            next_state, of which the mean is kept: all that values depend on, and nothing samples from this record.
         gamma: discount in [0, 1).
     Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Input is copied, but for read-only
     C-contiguous float64 arrays in memory of their own, which nobody can write: they are shared.
@@ -36,15 +38,14 @@ class DiscountedMDP:
 
     def __init__(self, P: ArrayLike | Successors, r: ArrayLike, gamma: float) -> None:
         if isinstance(P, Successors):
-            p, (n_stages, n_states, n_actions, _) = P, P.shape
-            if n_stages != 1:
+            p = P
+            if P.shape[0] != 1:
                 fail("DiscountedMDP", "P", "have one stage, [1, S, A, K]", P.shape)
         else:
             p = as_simplex("DiscountedMDP", "P", P, "S A S", (None, None, None))
-            n_states, n_actions, width = p.shape
-            if width != n_states:
+            if p.shape[2] != p.shape[0]:
                 fail("DiscountedMDP", "P", "have as many next states as states, [S, A, S]", p.shape)
-        rewards = as_floats("DiscountedMDP", "r", r, "S A", (n_states, n_actions))
+        rewards, _ = as_rewards("DiscountedMDP", r, p, staged=False)
         discount = as_real("DiscountedMDP", "gamma", gamma, 0.0, 1.0)
         if discount == 1.0:
             fail("DiscountedMDP", "gamma", "be below 1 (without discounting, use a horizon: mdpsim.MDP)", discount)

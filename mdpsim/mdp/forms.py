@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdpsim.arrays import FloatArray, fail
+from mdpsim.arrays import FloatArray, fail, frozen
 from mdpsim.kernels import bellman, discounted, evaluate, linear, rollout, successors
 from mdpsim.mdp.discounted import DiscountedMDP
 from mdpsim.mdp.linear import LinearMDP
@@ -31,6 +31,7 @@ from mdpsim.mdp.tabular import MDP
 from mdpsim.mdp.token import TokenMDP
 
 AnyMDP = MDP | LinearMDP | TokenMDP
+NO_REWARDS = frozen(np.empty((0, 0, 0, 0)))
 
 
 class Form(NamedTuple):
@@ -38,9 +39,10 @@ class Form(NamedTuple):
 
     solve: module of soft_induction and hard_induction(*dynamics, reward, ..).
     value: module of policy_values(*dynamics, reward, ..), ruin and occupancy(*dynamics, ..).
-    roll: module of roll_episodes(*dynamics, reward, ..) and roll_counts(*dynamics, ..).
+    roll: module of roll_episodes(*dynamics, *paid, ..) and roll_counts(*dynamics, ..).
     dynamics: arrays of the transitions.
-    reward: array of the rewards.
+    reward: array of the rewards, or of their means.
+    paid: arrays of the rewards that episodes are paid: ``reward``, and those of transitions (of size 0 where there are none).
     rows: those of the dynamics that hold probability rows, from which sampling draws.
     shape: (H, S, A).
     mu0: [S] law of the first state.
@@ -51,6 +53,7 @@ class Form(NamedTuple):
     roll: ModuleType
     dynamics: tuple[np.ndarray, ...]
     reward: FloatArray
+    paid: tuple[FloatArray, ...]
     rows: tuple[FloatArray, ...]
     shape: tuple[int, int, int]
     mu0: FloatArray
@@ -69,12 +72,18 @@ def form(function: str, mdp: Any) -> Form:
         _, n_states, n_actions, _ = p.shape
         shape = (mdp.horizon, n_states, n_actions)
         if isinstance(p, Successors):
-            return Form(successors, successors, successors, (p.next_state, p.prob), mdp.r, (p.prob,), shape, mdp.mu0)
-        return Form(bellman, evaluate, rollout, (p,), mdp.r, (p,), shape, mdp.mu0)
+            dynamics = (p.next_state, p.prob)
+            return Form(successors, successors, successors, dynamics, mdp.r, (mdp.r, by_next(mdp)), (p.prob,), shape, mdp.mu0)
+        return Form(bellman, evaluate, rollout, (p,), mdp.r, (mdp.r, by_next(mdp)), (p,), shape, mdp.mu0)
     if isinstance(mdp, LinearMDP):
         dynamics, shape = (mdp.phi, mdp.mu), (mdp.H, mdp.S, mdp.A)
-        return Form(linear, linear, linear, dynamics, mdp.theta, dynamics, shape, mdp.mu0)
+        return Form(linear, linear, linear, dynamics, mdp.theta, (mdp.theta,), dynamics, shape, mdp.mu0)
     fail(function, "mdp", "be an mdpsim.MDP, LinearMDP or TokenMDP", type(mdp).__name__)
+
+
+def by_next(mdp: MDP) -> FloatArray:
+    """Rewards of transitions as kernels take them: [H or 1, S, A, S or K], or of size 0 where there are none."""
+    return NO_REWARDS if mdp.r_next is None else mdp.r_next
 
 
 def discounted_form(function: str, mdp: Any) -> tuple[ModuleType, tuple[np.ndarray, ...], int]:

@@ -2,8 +2,9 @@
 
 The toy-text environments (FrozenLake, Taxi, CliffWalking) publish P[s][a] = [(probability, next state, reward, ended), ..].
 Published tables have been wrong, and "terminated" belongs to a transition, not to a state: every row is checked, and a state
-that ends episodes becomes absorbing only where that is what the table means (see :func:`from_gymnasium`). Rewards become
-expected rewards, r(s, a) = sum_s' P(s' | s, a) r(s, a, s'), which is all that values depend on.
+that ends episodes becomes absorbing only where that is what the table means (see :func:`from_gymnasium`). A reward belongs to
+its transition: values read the mean r(s, a), episodes are paid what the environment pays. A table can also not be what ``step``
+does: a wrapper that changes actions or rewards, a passenger who changes the destination; such environments are refused.
 Reference: Towers et al., "Gymnasium: a standard interface for reinforcement learning environments", 2024.
 """
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     import gymnasium
 
 SKIPPED = 1e-300  # a transition of smaller probability never happens
+BESIDE = ("fickle_passenger",)  # what toy-text environments do in step and not in the table, where the attribute is true
+HARMLESS = (  # gymnasium's own wrappers whose step does what the environment's does, observations aside
+    "Wrapper", "ObservationWrapper", "PassiveEnvChecker", "OrderEnforcing", "TimeLimit", "Autoreset", "RecordEpisodeStatistics",
+    "RecordVideo", "HumanRendering", "RenderCollection", "TimeAwareObservation", "FrameStackObservation", "ArrayConversion",
+)
 
 
 class _Entries(NamedTuple):
@@ -39,25 +45,28 @@ class _Entries(NamedTuple):
 def from_gymnasium(env: gymnasium.Env | str, *, horizon: int | None = None, mu0: ArrayLike | None = None) -> MDP:
     """The MDP of an environment that has a transition table, with sparse stationary dynamics.
 
-    A transition that terminates leads to an absorbing state without reward. Where every state reached by such transitions is
-    reached by no other and starts no episode, that state itself becomes absorbing, whatever its own rows say, and S is
-    the environment's number of states; else (such a state also occurs alive, as in Taxi) one absorbing state is appended.
+    A transition that terminates is paid and leads to an absorbing state without reward. Where every state reached by such
+    transitions is reached by no other and starts no episode, that state itself becomes absorbing, whatever its own rows say,
+    and S is the environment's number of states; else (such a state also occurs alive, as in Taxi) one absorbing state is added.
 
     Args:
-        env: an environment, or the id of one ("FrozenLake-v1"); wrappers are seen through.
+        env: an environment, or the id of one ("FrozenLake-v1"). Wrappers that leave the dynamics alone are seen through: those
+            that gymnasium.make adds, of observations, of rendering.
         horizon: stages H; None takes the environment's own limit of steps.
         mu0: law of the first state over the environment's states; None takes ``initial_state_distrib``.
     Returns:
-        MDP of Successors [1, S, A, K]. Episodes run on to H in the absorbing state, at reward 0.
+        MDP of Successors [1, S, A, K], with rewards of transitions where they are not the same in a row. Episodes run on to
+        H in the absorbing state, at reward 0.
     Exactness: rows that do not sum to one within 1e-9 are an error, the others are renormalised; entries of one row
-        that lead to the same state are added.
+        that lead to the same state for the same reward are added.
     Cost: O(entries) in Python: about a second for a million.
     Raises:
-        ValueError: no transition table, a table with missing states, wrong entries or rows (what and where is named), no
-            limit of steps and no horizon, no law of the first state.
+        ValueError: no transition table, a table that is not what ``step`` does, a table with missing states, wrong entries or
+            rows (what and where is named), no limit of steps and no horizon, no law of the first state.
     """
     env = _made(env)
     table = _table(env)
+    _check_step(env)
     n_states, n_actions = len(table), len(table[0])
     spec = getattr(env, "spec", None)
     steps = getattr(spec, "max_episode_steps", None) if horizon is None else horizon
@@ -100,6 +109,21 @@ def _table(env: Any) -> Mapping[int, Mapping[int, Any]]:
         if not n_actions or set(actions) != set(range(n_actions)):
             fail("from_gymnasium", f"P[{s}]", f"have the actions 0 .. {n_actions - 1}", sorted(actions))
     return table
+
+
+def _check_step(env: Any) -> None:
+    """Refuse an environment whose step does not do what its table says, as far as it can be told."""
+    plain = getattr(env, "unwrapped", env)
+    for name in BESIDE:
+        if getattr(plain, name, False):
+            got = f"{_name(env)} with {name}, which its table lacks"
+            fail("from_gymnasium", "env", "have a table that is what step() does", got)
+    while env is not plain:
+        owner = next(c for c in type(env).__mro__ if "step" in vars(c))  # whose step it is: a wrapper need not have its own
+        if owner.__module__.partition(".")[0] != "gymnasium" or owner.__name__ not in HARMLESS:
+            wanted = "have no wrapper that changes step() (env.unwrapped with a horizon is the table without it)"
+            fail("from_gymnasium", "env", wanted, type(env).__name__)
+        env = env.env
 
 
 def _name(env: Any) -> str:
@@ -153,22 +177,21 @@ def _absorbing(x: _Entries, ending: np.ndarray, n_actions: int, start: FloatArra
     n_rows = n_states * n_actions
     keep = ~ending[x.row // n_actions]
     row, p = x.row[keep], x.probability[keep]
-    totals = np.bincount(row, p, n_rows)
-    r = np.bincount(row, p * x.reward[keep], n_rows) / np.where(totals > 0.0, totals, 1.0)
-    cell, inverse = np.unique(row * n_states + x.next_state[keep], return_inverse=True)  # one entry a (row, next state)
+    transition = np.column_stack([row, x.next_state[keep], x.reward[keep]])  # ids are exact as floats
+    cell, inverse = np.unique(transition, axis=0, return_inverse=True)  # one entry a (row, next state, reward)
     stay = np.flatnonzero(np.repeat(ending, n_actions))
-    rows = np.concatenate([cell // n_states, stay])
-    order = np.argsort(rows, kind="stable")
-    data = np.concatenate([np.bincount(inverse, p, cell.size), np.ones(stay.size)])[order]
-    indices = np.concatenate([cell % n_states, stay // n_actions])[order]
+    cell = np.concatenate([cell, np.column_stack([stay, stay // n_actions, np.zeros(stay.size)])])
+    order = np.argsort(cell[:, 0], kind="stable")
+    cell = cell[order]
+    rows, indices = cell[:, 0].astype(np.int64), cell[:, 1].astype(np.int64)
+    data = np.concatenate([np.bincount(inverse.reshape(-1), p), np.ones(stay.size)])[order]
     lengths = np.bincount(rows, minlength=n_rows)
     width = int(lengths.max())
     used = np.arange(width) < lengths[:, None]  # padded here: from_csr would refuse a few long rows, which tables do have
-    next_state, prob = np.zeros((n_rows, width), np.int64), np.zeros((n_rows, width))
-    next_state[used], prob[used] = indices, data
-    shape = (1, n_states, n_actions)
-    P = Successors(frozen(next_state).reshape(*shape, width), frozen(prob).reshape(*shape, width))
-    return MDP(P, frozen(r).reshape(shape), start, horizon=H)
+    next_state, prob, r = np.zeros((n_rows, width), np.int64), np.zeros((n_rows, width)), np.zeros((n_rows, width))
+    next_state[used], prob[used], r[used] = indices, data, cell[:, 2]
+    shape = (1, n_states, n_actions, width)
+    return MDP(Successors(*(frozen(x).reshape(shape) for x in (next_state, prob))), frozen(r).reshape(shape), start, horizon=H)
 
 
 def to_gymnasium(mdp: MDP) -> gymnasium.Env:
@@ -220,10 +243,10 @@ def _environment_class() -> Any:
             if not self.action_space.contains(action):
                 fail("step", "action", f"be an integer in [0, {self.mdp.A})", repr(action))
             h, s, a = self.stage, self.state, int(action)
-            ids, p = _row(self.mdp, h, s, a)
-            self.state = int(ids[self.np_random.choice(p.size, p=p)])
-            self.stage = h + 1
-            return self._observation(), _reward(self.mdp, h, s, a), self.stage == self.mdp.H, False, {"stage": self.stage}
+            ids, p, r = _row(self.mdp, h, s, a)
+            k = self.np_random.choice(p.size, p=p)
+            self.state, self.stage = int(ids[k]), h + 1
+            return self._observation(), float(r[k]), self.stage == self.mdp.H, False, {"stage": self.stage}
 
         def _observation(self) -> int:
             if not self.staged:
@@ -241,9 +264,8 @@ def _environment_class() -> Any:
                 base = (h + 1) * S if self.staged else 0
                 table[x] = {}
                 for a in range(self.mdp.A):
-                    ids, p = _row(self.mdp, h, s, a)
-                    to, reward = [end if last else base + int(i) for i in ids], _reward(self.mdp, h, s, a)
-                    table[x][a] = [(float(q), i, reward, last) for i, q in zip(to, p, strict=True)]
+                    rows = zip(*_row(self.mdp, h, s, a), strict=True)
+                    table[x][a] = [(float(q), end if last else base + int(i), float(r), last) for i, q, r in rows]
             if self.staged:
                 table[end] = {a: [(1.0, end, 0.0, True)] for a in range(self.mdp.A)}
             return table
@@ -256,16 +278,14 @@ def _environment_class() -> Any:
     return MDPEnv
 
 
-def _row(mdp: MDP, h: int, s: int, a: int) -> tuple[np.ndarray, FloatArray]:
-    """Successors of (h, s, a) of positive probability, and their probabilities."""
+def _row(mdp: MDP, h: int, s: int, a: int) -> tuple[np.ndarray, FloatArray, FloatArray]:
+    """Successors of (h, s, a) of positive probability, their probabilities, and the rewards on the way to them."""
     stage = min(h, mdp.P.shape[0] - 1)
     if isinstance(mdp.P, Successors):
         ids, p = mdp.P.next_state[stage, s, a], mdp.P.prob[stage, s, a]
     else:
         p = mdp.P[stage, s, a]
         ids = np.arange(p.size)
-    return ids[p > 0.0], p[p > 0.0]
-
-
-def _reward(mdp: MDP, h: int, s: int, a: int) -> float:
-    return float(mdp.r[min(h, mdp.r.shape[0] - 1), s, a])
+    paid = mdp.r[..., None] if mdp.r_next is None else mdp.r_next
+    r = np.broadcast_to(paid[min(h, len(paid) - 1), s, a], p.shape)
+    return ids[p > 0.0], p[p > 0.0], r[p > 0.0]

@@ -10,9 +10,9 @@ layout                          transitions                                rewar
                                 the pair (s_indices[l], a_indices[l])
 ==============================  =========================================  ===============================================
 
-Rewards are stored as expectations, r[s, a] = sum_s' P[s, a, s'] R[s, a, s']. Our arrays are finite, so an infeasible action
-is forbidden by the reference policy that comes with the MDP; and it is stored as a copy of the first feasible action of
-its state, so that the hard optimal values are right without the reference too.
+A reward for each transition is kept as such: values read its mean, samplers draw it. Our arrays are finite, so an infeasible
+action is forbidden by the reference policy that comes with the MDP; and it is stored as a copy of the first feasible action
+of its state, so that the hard optimal values are right without the reference too.
 References: the documentation of mdptoolbox.mdp.MDP (pymdptoolbox 4.0) and quantecon.markov.DiscreteDP (QuantEcon.py 0.8).
 """
 
@@ -45,10 +45,13 @@ class Imported(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """What every layout becomes: rows of transitions [L, S], their rewards [L], and the row of each (s, a), -1 for none."""
+    """What every layout becomes: rows of transitions [L, S], their rewards, and the row of each (s, a), -1 for none.
+
+    rewards: [L], -inf where a row is infeasible; or, like the transitions dense or sparse, [L, S].
+    """
 
     transitions: Any
-    rewards: np.ndarray
+    rewards: Any
     row_of: np.ndarray
 
 
@@ -79,14 +82,15 @@ def from_matrices(
         fail("from_matrices", "mu0", "be given with a horizon, and only there", mu0)
     rows = _read(P, r, s_indices, a_indices, layout)
     feasible = rows.row_of >= 0
-    if np.isneginf(rows.rewards).any():
+    if rows.rewards.ndim == 1 and np.isneginf(rows.rewards).any():
         feasible &= ~np.isneginf(rows.rewards)[rows.row_of]
     if not feasible.any(axis=1).all():
         state = int(np.argmin(feasible.any(axis=1)))
         fail("from_matrices", "r", "leave every state a feasible action", f"none in state {state}")
     first = np.take_along_axis(rows.row_of, feasible.argmax(axis=1)[:, None], axis=1)
     chosen = np.where(feasible, rows.row_of, first)
-    transitions, rewards = _tensor(rows.transitions, chosen), rows.rewards[chosen]
+    transitions = _tensor(rows.transitions, chosen)
+    rewards = rows.rewards[chosen] if rows.rewards.ndim == 1 else _of_transitions(rows.rewards, transitions, chosen)
     pi_ref = feasible / feasible.sum(axis=1, keepdims=True)
     if gamma is not None:
         return Imported(DiscountedMDP(transitions, rewards, gamma), frozen(pi_ref))
@@ -104,9 +108,10 @@ def _read(P: Any, r: Any, s_indices: ArrayLike | None, a_indices: ArrayLike | No
         return _pairs(P, r, s_indices, a_indices)
     if _is_sparse(P):
         fail("from_matrices", "P", "be one sparse matrix an action, or come with s_indices and a_indices", f"one, {P.shape}")
-    r, many = _listed(r), _listed(P)
-    if many is not P or (isinstance(P, list | tuple) and any(_is_sparse(x) for x in P)):
-        matrices: Any = list(many)
+    if isinstance(P, list | tuple) and any(_is_sparse(x) for x in P):
+        matrices: Any = list(P)
+    elif _is_objects(P):
+        matrices = list(P)
     else:
         matrices = _numbers("P", P)
         if _layout(matrices, layout) == "quantecon":
@@ -139,41 +144,63 @@ def _by_action(P: Any, r: Any) -> _Rows:
         if x.shape != (n_states, n_states):
             fail("from_matrices", "P", f"hold matrices [S, S] = ({n_states}, {n_states})", f"{x.shape} for action {a}")
     row_of = np.arange(n_states * n_actions).reshape(n_states, n_actions)
-    if _is_sparse(r) or (isinstance(r, list | tuple) and any(_is_sparse(x) for x in r)) or _numbers("r", r).ndim == 3:
-        rewards = _expected(matrices, r)
-    else:
-        given = _numbers("r", r)
-        if given.shape not in ((n_states,), (n_states, n_actions)):
-            wanted = f"have shape [S] = ({n_states},), [S, A] = ({n_states}, {n_actions}) or [A, S, S]"
-            fail("from_matrices", "r", wanted, given.shape)
-        if not np.isfinite(given).all():
-            fail("from_matrices", "r", "be finite (-inf for an infeasible action is QuantEcon's)", "NaN or infinity")
-        rewards = np.broadcast_to(given.reshape(n_states, -1), row_of.shape)
     order = (np.arange(n_actions) * n_states + np.arange(n_states)[:, None]).reshape(-1)
-    if any(_is_sparse(x) for x in matrices):
-        from scipy import sparse
+    transitions = _stacked(matrices)[order]
+    if _is_objects(r) or _is_sparse(r) or (isinstance(r, list | tuple) and any(_is_sparse(x) for x in r)):
+        return _Rows(transitions, _rewards(matrices, list(r) if not _is_sparse(r) else [r])[order], row_of)
+    given = _numbers("r", r)
+    if given.ndim == 3:
+        return _Rows(transitions, _rewards(matrices, list(given))[order], row_of)
+    if given.shape not in ((n_states,), (n_states, n_actions)):
+        wanted = f"have shape [S] = ({n_states},), [S, A] = ({n_states}, {n_actions}) or [A, S, S]"
+        fail("from_matrices", "r", wanted, given.shape)
+    if not np.isfinite(given).all():
+        fail("from_matrices", "r", "be finite (-inf for an infeasible action is QuantEcon's)", "NaN or infinity")
+    return _Rows(transitions, np.array(np.broadcast_to(given.reshape(n_states, -1), row_of.shape)).reshape(-1), row_of)
 
-        stacked: Any = sparse.vstack([sparse.csr_array(x) for x in matrices], format="csr")
-    else:
-        stacked = np.concatenate(matrices)
-    return _Rows(stacked[order], np.array(rewards, dtype=float).reshape(-1), row_of)
+
+def _stacked(matrices: list[Any]) -> Any:
+    """Matrices one above the other: dense, or a csr_array where one of them is sparse."""
+    if not any(_is_sparse(x) for x in matrices):
+        return np.concatenate(matrices)
+    from scipy import sparse
+
+    return sparse.vstack([sparse.csr_array(x) for x in matrices], format="csr")
 
 
-def _expected(matrices: list[Any], r: Any) -> np.ndarray:
-    """r [S, A] from a reward for each transition, [A, S, S] or a matrix an action."""
-    given: list[Any] = [x.tocsr() if _is_sparse(x) else _numbers("r", x) for x in (r if not _is_sparse(r) else [r])]
+def _rewards(matrices: list[Any], r: list[Any]) -> Any:
+    """A reward for each transition, from a matrix an action: guarded, stacked; where sparse, each entry once and in order."""
+    given: list[Any] = [x.tocsr() if _is_sparse(x) else _numbers("r", x) for x in r]
     wanted = [x.shape for x in matrices]
     if [x.shape for x in given] != wanted:
         got = f"{len(given)} of {given[0].shape}" if given else "none"
         fail("from_matrices", "r", f"hold {len(wanted)} matrices [S, S] = {wanted[0]}, one an action", got)
-    columns = []
-    for p, x in zip(matrices, given, strict=True):
-        values = x.data if _is_sparse(x) else x
-        if not np.isfinite(values).all():
+    for x in given:
+        if not np.isfinite(x.data if _is_sparse(x) else x).all():
             fail("from_matrices", "r", "be finite where it depends on the next state", "NaN or infinity")
-        product = p.multiply(x) if _is_sparse(p) else x.multiply(p) if _is_sparse(x) else p * x
-        columns.append(np.asarray(product.sum(axis=1)).reshape(-1))
-    return np.stack(columns, axis=1)
+    stacked = _stacked(given)
+    if _is_sparse(stacked):
+        stacked.sum_duplicates()
+    return stacked
+
+
+def _of_transitions(rewards: Any, transitions: FloatArray | Successors, chosen: np.ndarray) -> FloatArray:
+    """Rewards [L, S] as they stand beside the transitions: [S, A, S], or [S, A, K] along the successors."""
+    if isinstance(transitions, Successors):
+        ids = transitions.next_state[0]
+        return frozen(_entries(rewards, np.broadcast_to(chosen[..., None], ids.shape), ids))
+    return frozen((rewards.toarray() if _is_sparse(rewards) else rewards)[chosen])
+
+
+def _entries(x: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """x[rows, columns] of a dense matrix, or of a csr_array as ``_rewards`` makes it."""
+    if not _is_sparse(x):
+        return x[rows, columns]
+    width = x.shape[1]
+    keys = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr)) * width + x.indices
+    wanted = rows * width + columns
+    place = np.minimum(np.searchsorted(keys, wanted), max(keys.size - 1, 0))
+    return np.where(keys[place] == wanted, x.data[place], 0.0) if keys.size else np.zeros(wanted.shape)
 
 
 def _pairs(P: Any, r: Any, s_indices: ArrayLike | None, a_indices: ArrayLike | None) -> _Rows:
@@ -203,6 +230,10 @@ def _tensor(transitions: Any, chosen: np.ndarray) -> FloatArray | Successors:
     return frozen(transitions[chosen])
 
 
+def _is_objects(x: Any) -> bool:
+    return isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1  # pymdptoolbox's other way to hold one an action
+
+
 def _is_sparse(x: Any) -> bool:
     return hasattr(x, "tocsr")  # anything like scipy's: no need to import it for that
 
@@ -210,11 +241,6 @@ def _is_sparse(x: Any) -> bool:
 def _numbers(argument: str, x: Any) -> np.ndarray:
     """A float64 array of any shape; its values are guarded later."""
     return as_numbers("from_matrices", argument, x, "be an array, or one matrix an action")
-
-
-def _listed(x: Any) -> Any:
-    """The matrices of an array of objects, pymdptoolbox's other way to hold one an action, as a list."""
-    return list(x) if isinstance(x, np.ndarray) and x.dtype == object and x.ndim == 1 else x
 
 
 def _shaped(argument: str, x: Any, axes: str, shape: tuple[int, ...]) -> np.ndarray:
