@@ -158,3 +158,20 @@ def frozen(a: NDArray[Any]) -> NDArray[Any]:
     """Mark a fresh array read-only and return it."""
     a.flags.writeable = False
     return a
+
+
+def as_numbers(function: str, argument: str, x: ArrayLike) -> FloatArray:
+    """Guard real numbers of any shape, infinities and NaN among them; returns a copy as float64, C-contiguous, read-only.
+
+    Raises:
+        ValueError: complex numbers, text, datetimes, objects, a ragged sequence, or a masked array with a mask that is set.
+    """
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        fail(function, argument, "have no mask that is set: fill or drop what is masked", f"{np.ma.count_masked(x)} masked")
+    try:
+        a = np.asarray(x)
+    except ValueError:
+        fail(function, argument, "hold real numbers", "a ragged sequence")
+    if a.dtype == object or not np.can_cast(a.dtype, np.float64, "safe"):
+        fail(function, argument, "hold real numbers that convert to float64 without loss", f"dtype {a.dtype}")
+    return frozen(np.array(a, dtype=np.float64, order="C"))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_numbers, as_simplex, fail, frozen
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
 
@@ -147,7 +147,7 @@ class TokenMDP:
         if pi is None:
             policy = self.uniform_policy()
         else:
-            shape = np.shape(pi)
+            shape = pi.shape if isinstance(pi, np.ndarray) else ()
             if len(shape) == 3 and shape[2] != self.A:
                 fail("responses", "pi", f"be over this vocabulary of {self.A} tokens", f"a policy over {shape[2]}")
             policy = as_simplex("responses", "pi", pi, "H S A", (self.H, self.S, self.A))
@@ -190,12 +190,14 @@ class TokenMDP:
 
     def _guard_law(self, log_prob: ArrayLike) -> FloatArray:
         """Log-probabilities of responses [X, Y], checked."""
-        logs = np.asarray(log_prob, dtype=np.float64)
+        logs = as_numbers("token_policy", "log_prob", log_prob)
         if logs.shape != (self.X, self.Y):
             fail("token_policy", "log_prob", f"have shape [X, Y] = ({self.X}, {self.Y})", logs.shape)
         if np.isnan(logs).any() or (logs == np.inf).any():
             fail("token_policy", "log_prob", "hold logarithms of probabilities", "NaN or inf")
-        law = as_simplex("token_policy", "exp(log_prob)", np.exp(logs), "X Y", (self.X, self.Y))
+        with np.errstate(over="ignore", under="ignore"):
+            whole = np.exp(logs)
+        law = as_simplex("token_policy", "exp(log_prob)", whole, "X Y", (self.X, self.Y))
         if self.end is not None:
             ids = self.responses(frozen(np.full((self.H, self.S, self.A), 1.0 / self.A))).tokens
             odd = ((ids[:, :-1] == self.end) & (ids[:, 1:] != self.end)).any(axis=1)
