@@ -163,7 +163,8 @@ def play(
     x = _tables(mdp, policies, float(plan.beta), extra)
     bonus = T * (abs(plan.alpha) / plan.beta) * float(np.abs(x.centred).max())
     if not bonus < 1e306:  # scores that overflow are compared as NaN
-        fail(where, "alpha", "keep sums of T bonuses alpha log pi/pi_ref below 1e306", f"alpha = {plan.alpha:g}, up to {bonus:g}")
+        got = f"alpha = {plan.alpha:g}, up to {bonus:g}"
+        fail(where, "alpha", "keep sums of T bonuses alpha log pi/pi_ref below 1e306", got)
     random_ties = plan.ties == "random"
     modes = (T, SOURCES[plan.first], SOURCES[plan.second], plan.every, begin, int(x.away.argmin()), random_ties,
              plan.loss == "ipo")
