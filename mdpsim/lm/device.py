@@ -44,6 +44,16 @@ def resolve_dtype(name: str) -> torch.dtype:
     return DTYPES[name]
 
 
+def as_device(where: str, device: str | torch.device) -> torch.device:
+    """Guard a device of torch, or its name."""
+    if isinstance(device, str | torch.device):
+        try:
+            return torch.device(device)
+        except RuntimeError:
+            pass
+    fail(where, "device", "be a device of torch, or its name", repr(device))
+
+
 @contextmanager
 def reproducible(threads: int = 1) -> Iterator[None]:
     """Deterministic algorithms, no TF32, and this many CPU threads; what was set before is set again at the end."""

@@ -38,7 +38,9 @@ class Ensemble(nn.Module):
 
     def __init__(self, models: Sequence[LanguageModel]) -> None:
         super().__init__()
-        for m in models if isinstance(models, Sequence) else [models]:
+        if not isinstance(models, Sequence):
+            fail("Ensemble", "models", "be a sequence of LanguageModels", type(models).__name__)
+        for m in models:
             guard_language_model("Ensemble", m, "each of models")
         shapes = [[(name, p.shape, p.requires_grad) for name, p in m.named_parameters()] for m in models]
         if not shapes or any(s != shapes[0] for s in shapes):

@@ -199,6 +199,9 @@ class _Play:
         K, (X, Y) = len(models), (len(space.prompts), models[0].vocabulary**space.length)
         as_floating(where, "log_ref", log_ref, "K X Y", (K, X, Y))
         guard_laws(where, "log_ref", log_ref.detach(), logs=True)
+        if log_ref.dtype != models[0].dtype or log_ref.device.type != models[0].device.type:
+            wanted = f"be of the models' type and device, {models[0].dtype} on {models[0].device}"
+            fail(where, "log_ref", wanted, f"{log_ref.dtype} on {log_ref.device}")
         self.rounds = as_count(where, "rounds", rounds, high=10**6)
         self.r = as_floats(where, "r", r, "K X Y", (K, X, Y))
         weights = as_floats(where, "alpha", alpha, "K", (K,))
@@ -213,7 +216,8 @@ class _Play:
                 unknown(where, "second", source, SOURCES)
         self.space, self.log_ref, self.ensemble = space, log_ref, Ensemble(models)
         self.table, self.alpha, self.beta = (to_device(a, log_ref, log_ref.dtype) for a in (self.r, weights, betas))
-        mu0 = torch.full((X,), 1.0 / X, dtype=log_ref.dtype, device=log_ref.device) if space.mu0 is None else space.mu0
+        even = torch.full((X,), 1.0 / X, dtype=log_ref.dtype, device=log_ref.device)
+        mu0 = even if space.mu0 is None else space.mu0.to(log_ref)
         self.mu0, b = mu0, self.beta[:, None, None]
         possible = self.table.masked_fill(torch.isneginf(log_ref), -torch.inf)
         self.best = possible == possible.amax(dim=2, keepdim=True)

@@ -29,12 +29,12 @@ from mdpsim.align.ctrl import Quantiles, calibrated
 from mdpsim.align.dpo import LOSSES
 from mdpsim.align.transforms import Transform
 from mdpsim.arrays import FloatArray, as_real, fail, frozen, unknown
-from mdpsim.lm.guards import alike, any_of, as_floating, guard_callable, guard_finite, guard_laws, guard_logs, guard_mu0, seen
+from mdpsim.lm.guards import alike, any_of, as_floating, guard_finite, guard_laws, guard_logs, guard_mu0, seen
 
 
 def _mean(values: Tensor, mu0: Tensor | None) -> Tensor:
     """Over prompts."""
-    return values.mean() if mu0 is None else mu0 @ values
+    return values.mean() if mu0 is None else mu0.to(values) @ values
 
 
 def entropy(log_pi: Tensor) -> Tensor:
@@ -144,11 +144,11 @@ def preference_losses(d: Tensor, *, beta: float, smoothing: float = 0.0, loss: s
         fail("dpo", "d", "be numbers", "NaN")
     if not isinstance(loss, str) or loss not in LOSSES:
         unknown("dpo", "loss", loss, LOSSES)
-    s = as_real("dpo", "smoothing", smoothing, 0.0, 0.5)
+    s, weight = as_real("dpo", "smoothing", smoothing, 0.0, 0.5), _weight("dpo", beta)
     if loss == "ipo":
         if s > 0.0:
             fail("dpo", "smoothing", "be 0 for the loss 'ipo'", s)
-        return ((d - 0.5) / _weight("dpo", beta)) ** 2
+        return ((d - 0.5) / weight) ** 2
     plain = functional.softplus(-d)
     return plain if s == 0.0 else torch.where(torch.isneginf(d), torch.inf, plain + s * d)
 
@@ -248,7 +248,8 @@ def transformed_rewards(
         ValueError: both or neither of pi_ref and anchors; a transform that is infinite at a calibrated reward.
     """
     where = "transformed_rewards"
-    guard_callable(where, "transform", transform)
+    if isinstance(transform, type) or not (callable(transform) and isinstance(getattr(transform, "name", None), str)):
+        fail(where, "transform", "be a Transform, as in mdpsim.align.transforms", type(transform).__name__)
     if (pi_ref is None) == (anchors is None):
         fail(where, "pi_ref or anchors", "be given, exactly one of the two", "both" if anchors is not None else "neither")
     if anchors is None:

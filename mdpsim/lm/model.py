@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpsim.arrays import as_count, as_real, fail
-from mdpsim.lm.device import resolve_dtype
+from mdpsim.lm.device import as_device, resolve_dtype
 from mdpsim.rng import as_generator
 
 MAX_NODES = 2**14  # of a tree that is read as one sequence
@@ -151,7 +151,7 @@ class Transformer(LanguageModel):
         self.blocks = nn.ModuleList(_Block(config.width, config.heads) for _ in range(config.layers))
         self.norm, self.head = nn.LayerNorm(config.width), nn.Linear(config.width, config.vocabulary)
         self.double().restart(as_generator("Transformer", rng))
-        self.to(device=torch.device(device), dtype=resolve_dtype(dtype))
+        self.to(device=as_device("Transformer", device), dtype=resolve_dtype(dtype))
 
     def restart(self, rng: np.random.Generator | int) -> Transformer:
         """Draw the weights anew: embeddings of variance 1/2 each (they are added), matrices of 1 / inputs, biases 0."""
@@ -247,7 +247,7 @@ class Transformer(LanguageModel):
             fail("Transformer.load", "path", "be a checkpoint that Transformer.save wrote", got)
         if vocabulary is not None and model.vocabulary != vocabulary:
             fail("Transformer.load", "path", f"hold a model of this vocabulary of {vocabulary} tokens", model.vocabulary)
-        return model.to(torch.device(device))
+        return model.to(as_device("Transformer.load", device))
 
 
 def shortened(error: Exception) -> str:

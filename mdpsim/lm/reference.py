@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mdpsim.align.classes import depth
 from mdpsim.arrays import as_count, as_integers, as_real, fail, unknown
 from mdpsim.lm.device import resolve_device, to_device
 from mdpsim.lm.model import Config, LanguageModel, Transformer, guard_language_model
@@ -170,11 +171,14 @@ def _ids(sentences: Sequence[Sequence[str]], tokens: tuple[str, ...], context: i
 
 def _padded(sentences: Sentences) -> tuple[np.ndarray, np.ndarray]:
     """(ids [N, T], zero after the end, lengths [N])."""
+    listed = isinstance(sentences, Sequence) or (isinstance(sentences, np.ndarray) and sentences.ndim == 2)
+    if not listed or not all(isinstance(s, Sequence | np.ndarray) and not isinstance(s, str) for s in sentences):
+        fail("perplexity", "sentences", "be a sequence of sequences of integers", type(sentences).__name__)
     lengths = np.array([len(s) for s in sentences], dtype=np.int64)
     if not len(lengths) or not lengths.all():
         fail("perplexity", "sentences", "be at least one, none of them empty", f"lengths {lengths.tolist()[:8]}")
     for row in sentences:
-        if np.asarray(row).dtype.kind not in "iu" or np.ndim(row) != 1:
+        if depth(row) != 1 or np.asarray(row).dtype.kind not in "iu":
             fail("perplexity", "sentences", "be sequences of integers", repr(row))
     ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
     for row, sentence in zip(ids, sentences, strict=True):

@@ -185,7 +185,7 @@ def best_of_n(
     else:
         values = reward(many, found.responses)
         as_floating("best_of_n", "reward(prompts, responses)", values, "M", (len(many),))
-    if any_of(torch.isnan(values)):  # which argmax takes for the largest
+    if any_of(torch.isnan(reward if isinstance(reward, Tensor) else values)):  # which argmax takes for the largest
         fail("best_of_n", "reward", "give numbers", "NaN")
     scores = values.view(-1, times)
     best = (scores.argmin(dim=1) if worst else scores.argmax(dim=1)) + times * torch.arange(len(prompts), device=scores.device)

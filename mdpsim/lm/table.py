@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from mdpsim.arrays import as_count, as_floats, as_real, fail
-from mdpsim.lm.device import resolve_dtype, to_device
+from mdpsim.lm.device import as_device, resolve_dtype, to_device
 from mdpsim.lm.guards import MAX_RESPONSES, any_of, as_enumerable
 from mdpsim.lm.model import LanguageModel, guard_language_model, guard_tokens
 
@@ -40,7 +40,7 @@ class TokenTable(LanguageModel):
         n = sum(V**t for t in range(1, length + 1))
         table = as_floats("TokenTable", "theta", theta, "X n", (None, n))
         self.readable, self.context = V + len(table), length + 1
-        self.theta = nn.Parameter(to_device(table, torch.device(device), resolve_dtype(dtype)))
+        self.theta = nn.Parameter(to_device(table, as_device("TokenTable", device), resolve_dtype(dtype)))
 
     def tree_log_probs(self, prompts: Tensor, length: int) -> list[Tensor] | None:
         """Every row of the tables of these prompts."""
@@ -52,9 +52,8 @@ class TokenTable(LanguageModel):
     def log_probs(self, tokens: Tensor, start: int = 0) -> Tensor:
         """See ``LanguageModel``; from start = 1 on, for nothing is said before the prompt."""
         guard_tokens("log_probs", self, tokens)
-        if start < 1:
+        if as_count("log_probs", "start", start, low=0, high=tokens.shape[1]) < 1:
             fail("log_probs", "start", "be at least 1: a table's first token is the prompt", start)
-        as_count("log_probs", "start", start, high=tokens.shape[1])
         T, N = tokens.shape[1], len(tokens)
         levels = self.tree_log_probs(tokens[:, :1], T)
         assert levels is not None

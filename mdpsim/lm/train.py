@@ -229,7 +229,10 @@ def maximise(
         }
         return found if log_ref is None else found | {"kl": losses.divergence(log_pi, log_ref).mean()}
 
-    return fit(model, lambda: -objective(space.log_probs(model)), optimiser=optimiser, watch=watch, every=every)
+    def loss() -> Tensor:
+        return -as_scalar("maximise", "objective(log_pi)", objective(space.log_probs(model)))
+
+    return fit(model, loss, optimiser=optimiser, watch=watch, every=every)
 
 
 def reinforce_fit(
