@@ -245,9 +245,9 @@ def _as_laws(function: str, argument: str, logs: FloatArray) -> FloatArray:
     """Guard log-probabilities whose last axis sums to one within 1e-9; returns them renormalised, read-only."""
     if np.isnan(logs).any() or (logs == np.inf).any():
         fail(function, argument, "hold logarithms of probabilities", "NaN or inf")
-    if (logs[np.isfinite(logs)] < -LARGEST).any():
-        got = f"{logs[np.isfinite(logs)].min():.6g}"
-        fail(function, argument, f"be -inf, for what is never written, or at least {-LARGEST:g}", got)
+    low = float(np.where(logs == -np.inf, 0.0, logs).min())
+    if low < -LARGEST:
+        fail(function, argument, f"be -inf, for what is never written, or at least {-LARGEST:g}", f"{low:.6g}")
     with np.errstate(under="ignore", over="ignore"):
         total = np.exp(logs).sum(axis=-1, keepdims=True)
     off = np.abs(total[..., 0] - 1.0)
@@ -260,7 +260,7 @@ def _as_laws(function: str, argument: str, logs: FloatArray) -> FloatArray:
 
 def guard_range(function: str, argument: str, x: FloatArray) -> None:
     """Refuse numbers so large that sums of their differences or squares could leave float64, and be compared as NaN."""
-    far = float(np.abs(x).max())
+    far = max(float(x.max()), -float(x.min()))
     if not far <= LARGEST:
         fail(function, argument, f"lie within +-{LARGEST:g}", f"{far:.6g}")
 

@@ -161,7 +161,7 @@ def play(
         fail(where, "rounds", f"keep pairs, or a history, of at most {MAX_KEPT} rounds", f"{N} runs of {T}")
     extra = np.exp(policies.log_ref) if given is None else _comparator(where, given, policies)
     x = _tables(mdp, policies, float(plan.beta), extra)
-    bonus = T * (abs(plan.alpha) / plan.beta) * float(np.abs(x.centred).max())
+    bonus = T * (abs(plan.alpha) / plan.beta) * max(float(x.centred.max()), -float(x.centred.min()))
     if not bonus < 1e306:  # scores that overflow are compared as NaN
         got = f"alpha = {plan.alpha:g}, up to {bonus:g}"
         fail(where, "alpha", "keep sums of T bonuses alpha log pi/pi_ref below 1e306", got)

@@ -161,7 +161,7 @@ def fit_moments(pi0: ArrayLike, features: ArrayLike, moments: ArrayLike, *, tol:
         fail(where, "features", f"lie within +-{LARGEST:g}", f"{low.min():.6g} to {high.max():.6g}")
     width = np.where(high > low, high - low, 1.0)
     if (np.maximum(low - goal, goal - high) > tol * width).any():  # and Newton's method would meet NaN
-        fail(where, "moments", "be those of a law on the prior's support", "moments outside the range of the features")
+        fail(where, "moments", "be those of a law on the prior's support", "moments outside the convex hull of the features")
     g, log_prior = (f[on] - goal) / width, np.log(prior[on])
     theta, steps = np.zeros(goal.size), 0
     log_z, p = _family(g, log_prior, theta)
