@@ -265,6 +265,13 @@ def test_lengths_without_bound_are_refused_before_levels_are_counted(vocabulary:
             call()
 
 
+def test_rewards_may_be_whole_numbers_or_truth_values() -> None:
+    for reward in (lambda p, y: (y == 1).sum(dim=1), lambda p, y: (y == 1).any(dim=1).int()):
+        best = best_of_n(READ, PROMPTS, 2, reward, 64, 0)
+        assert (best.responses == 1).any(dim=1).all()
+        assert np.isfinite(reinforce_fit(Transformer(SHAPE, 2), PROMPTS, 2, reward, 4, 0, optimiser=FEW).loss).all()
+
+
 def test_values_are_looked_at_where_that_is_free() -> None:
     """Not in a tensor with a gradient: what a model in training gives is the loop's to watch, which restores the weights."""
     gone = torch.full((2, 3), torch.nan, dtype=torch.float64)

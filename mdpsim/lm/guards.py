@@ -48,6 +48,12 @@ def as_floating(where: str, name: str, x: Any, axes: str, sizes: Sequence[int | 
     return shape
 
 
+def as_rewards(where: str, name: str, x: Any, axes: str, sizes: Sequence[int | None]) -> None:
+    """Guard a tensor of real numbers, whole ones and truth values among them."""
+    whole = isinstance(x, Tensor) and not x.is_floating_point() and not x.is_complex()
+    as_floating(where, name, x.double() if whole else x, axes, sizes)
+
+
 def alike(where: str, axes: str, **tensors: Any) -> tuple[int, ...]:
     """Guard tensors of one shape, which the first one sets: what torch would broadcast is refused."""
     (first, x), *others = tensors.items()

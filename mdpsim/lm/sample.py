@@ -21,7 +21,17 @@ from torch import Tensor
 
 from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.lm.device import to_device
-from mdpsim.lm.guards import MAX_LENGTH, MAX_RESPONSES, any_of, as_enumerable, as_floating, guard_callable, guard_end, guard_ids
+from mdpsim.lm.guards import (
+    MAX_LENGTH,
+    MAX_RESPONSES,
+    any_of,
+    as_enumerable,
+    as_floating,
+    as_rewards,
+    guard_callable,
+    guard_end,
+    guard_ids,
+)
 from mdpsim.lm.model import LanguageModel, guard_language_model, guard_tokens
 from mdpsim.rng import as_generator
 
@@ -174,7 +184,7 @@ def best_of_n(
         fail("best_of_n", "n", f"draw at most {MAX_RESPONSES} responses in all", f"{len(prompts)} * {times}")
     if isinstance(reward, Tensor):
         as_enumerable("best_of_n", model.vocabulary, length)
-        as_floating("best_of_n", "reward", reward, "N V^L", (len(prompts), model.vocabulary**length))
+        as_rewards("best_of_n", "reward", reward, "N V^L", (len(prompts), model.vocabulary**length))
     else:
         guard_callable("best_of_n", "reward", reward)
     many = prompts.repeat_interleave(times, dim=0)
@@ -184,7 +194,7 @@ def best_of_n(
         values = reward.repeat_interleave(times, dim=0).gather(1, place[:, None])[:, 0]
     else:
         values = reward(many, found.responses)
-        as_floating("best_of_n", "reward(prompts, responses)", values, "M", (len(many),))
+        as_rewards("best_of_n", "reward(prompts, responses)", values, "M", (len(many),))
     if any_of(torch.isnan(reward if isinstance(reward, Tensor) else values)):  # which argmax takes for the largest
         fail("best_of_n", "reward", "give numbers", "NaN")
     scores = values.view(-1, times)

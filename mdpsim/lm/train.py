@@ -25,6 +25,7 @@ from mdpsim.lm.guards import (
     MAX_RESPONSES,
     as_enumerable,
     as_floating,
+    as_rewards,
     as_scalar,
     guard_callable,
     guard_ids,
@@ -269,7 +270,7 @@ def reinforce_fit(
         y = sample_responses(model, many, length, generator, end=end).responses
         log_pi = sequence_log_probs(model, many, y, end)
         paid = reward(many, y)
-        as_floating(where, "reward(prompts, responses)", paid, "N", (len(many),))  # [N, 1] would broadcast
+        as_rewards(where, "reward(prompts, responses)", paid, "N", (len(many),))  # [N, 1] would broadcast
         signal = paid.to(log_pi.dtype)
         if weight > 0.0:
             assert reference is not None
