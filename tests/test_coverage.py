@@ -252,7 +252,7 @@ GREEDY = {"beta": 1.0, "steps": 3, "least": 1.0}
         (lambda: coverability([[0.5, 0.5]]), "coverability: log_pi must have rows whose exponentials sum to one within"),
         (lambda: coverability([0.0]), r"be log-probabilities \[M, Y\] or \[M, X, Y\]; got shape \(1,\)"),
         (lambda: coverability([[np.nan, 0.0]]), "coverability: log_pi must hold logarithms of probabilities; got NaN or inf"),
-        (lambda: coverability([["a"]]), "coverability: log_pi must be log-probabilities"),
+        (lambda: coverability([["a"]]), "coverability: log_pi must hold real numbers"),
         (lambda: coverability([[1e300]]), "coverability: log_pi must have rows"),
         (lambda: coverability(LOGS, mu0=[0.5, 0.5]), r"coverability: mu0 must have shape \[X\] = \(1,\); got \(2,\)"),
         (lambda: box_coverability(REF, r_max=-1.0, beta=1.0), "box_coverability: r_max must be a number in"),

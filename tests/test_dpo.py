@@ -178,7 +178,7 @@ BAD = {
     "smoothing": (lambda: dpo_losses(LOG_PI, LOG_REF, GOOD, beta=1.0, smoothing=0.7), "smoothing must be a number in [0, 0.5]"),
     "smoothed ipo": (lambda: dpo_losses(LOG_PI, LOG_REF, GOOD, beta=1.0, smoothing=0.1, loss="ipo"), "smoothing must be 0"),
     "shape": (lambda: dpo_losses(LOG_PI[0], LOG_REF, GOOD, beta=1.0), "log_pi must have shape [n, X, Y]"),
-    "positive": (lambda: dpo_losses(-LOG_PI, LOG_REF, GOOD, beta=1.0), "log_pi must hold logarithms of probabilities"),
+    "positive": (lambda: dpo_losses(-LOG_PI, LOG_REF, GOOD, beta=1.0), "exp(log_pi) must have rows that sum to one within"),
     "policy": (lambda: dpo_gradient("softmax", np.zeros((2, 2)), LOG_REF, GOOD, beta=1.0), "policy must be a Softmax"),
     "policy size": (lambda: dpo_gradient(Softmax(3), np.zeros((2, 3)), LOG_REF, GOOD, beta=1.0), "policy must write 2"),
     "theta": (lambda: dpo_gradient(Softmax(2), np.zeros(2), LOG_REF, GOOD, beta=1.0), "theta must have shape [X, n] = (2, 2)"),

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mdpsim"
 LAYERS = [
     {"kernels"}, {"arrays", "atomic", "memory", "records", "rng", "versions"}, {"mdp"}, {"solve"}, {"estimate"}, {"learn"},
-    {"align"}, {"lm"}, {"claims"}, {"papers"}, {"registry"}, {"store"}, {"verdict"}, {"verify"}, {"plots"}, {"mathml"}, {"report"},
-    {"terminal"}, {"cli", "__main__"},
+    {"align"}, {"lm"}, {"claims"}, {"papers"}, {"registry"}, {"store"}, {"verdict"}, {"verify"}, {"plots"}, {"mathml"},
+    {"report"}, {"terminal"}, {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HEAVY = ("torch", "matplotlib", "pandas", "scipy.stats", "scipy.optimize", "typer", "rich", "jinja2", "gymnasium")

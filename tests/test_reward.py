@@ -76,7 +76,7 @@ def test_two_arms_by_hand():
     odds = np.log(wins / (mixed.sum() - wins))
     fit = fit_reward(prefs, low=-5.0, high=5.0)
     np.testing.assert_allclose(fit.r[0, 0], [odds / 2, -odds / 2], atol=1e-6)
-    sure = sample_preferences(mdp, ref, ref, 200, 0, link=lambda d: 1.0 * (d > 0))
+    sure = sample_preferences(mdp, ref, ref, 200, 0, link=lambda d: np.heaviside(d, 0.5))
     np.testing.assert_allclose(fit_reward(sure, low=-1.0, high=2.0).r[0, 0], [2.0, -1.0])
 
 

@@ -359,7 +359,7 @@ BAD = {
     "noise": (lambda: PreferenceModel(noise=0.6), "noise must be a number in [0, 0.5]"),
     "link": (lambda: PreferenceModel(link=3), "link must be a function"),
     "link values": (lambda: OnlineDPO(beta=1.0).run(MDP, POLICIES, 3, 0, preference=PreferenceModel(link=lambda d: d + 9.0)),
-                    "link(differences) must be as many probabilities"),
+                    "link(differences) must lie in [0, 1]"),
     "no responses": (lambda: FiniteClass.from_rewards(np.zeros((1, 2, 2)), np.array([[0.0, -np.inf], [-np.inf, -np.inf]])),
                      "log_ref must give every context a response; got none in context 1"),
     "no law": (lambda: FiniteClass.from_rewards(np.zeros((1, 1, 2)), np.log([[0.5, 0.6]])), "exp(log_ref) must have rows"),

@@ -30,12 +30,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mdpsim.align.classes import as_indices, depth, guard_range, quiet
 from mdpsim.align.softmax_class import Block, LinearBox, ResponseBox, SoftmaxClass, TokenBox
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_real, fail, frozen
 from mdpsim.kernels import concave_convex as kernels
 from mdpsim.records import record
 
 MOST_TANGENTS = 2000
+MOST_ROUNDS = 10_000  # of flips around a basin: each lowers F by SAME of its scale, so that a few are taken
 MOST_CHOICES = 256  # choices of a response for every prompt of a block, beyond which only the second certificate is computed
 SAME = 1e-9  # values closer than this, relative to the scale of F, are one basin
 
@@ -71,6 +73,7 @@ class _Data(NamedTuple):
     constant: float
 
 
+@quiet
 def fit_softmax(
     model: SoftmaxClass, winners: ArrayLike, losers: ArrayLike, comparators: ArrayLike | None = None, *, alpha: float = 0.0,
     prompts: ArrayLike | None = None, starts: ArrayLike | None = None, basins: int = 6,
@@ -112,6 +115,7 @@ def fit_softmax(
     return SoftmaxFit(frozen(theta), model.rewards(theta), model.log_pi(theta), *numbers)
 
 
+@quiet
 def xpo_objective(
     model: SoftmaxClass, theta: ArrayLike, winners: ArrayLike, losers: ArrayLike, comparators: ArrayLike | None = None, *,
     alpha: float = 0.0, prompts: ArrayLike | None = None,
@@ -131,8 +135,9 @@ def xpo_objective(
         fail(where, "model", "be a ResponseBox, TokenBox or LinearBox", type(model).__name__)
     weight = as_real(where, "alpha", alpha, 0.0, 1e300)
     places = _places(where, model, winners, losers, comparators, weight, prompts)
-    many = np.ndim(theta) == 2
+    many = depth(theta) == 2
     x = as_floats(where, "theta", theta, "k n" if many else "n", (None, model.size) if many else (model.size,))
+    guard_range(where, "theta", x)
     x = x if many else x[None]
     total = np.zeros(len(x))
     for block in model.blocks():
@@ -147,7 +152,7 @@ def _places(
     prompts: ArrayLike | None,
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Rows x Y + y of winners, losers and comparators, all given by pi_ref with positive probability."""
-    won = as_integers(where, "winners", winners, "n", (None,), model.Y)
+    won = as_indices(where, "winners", winners, "n", (None,), model.Y)
     lost = as_integers(where, "losers", losers, "n", (won.size,), model.Y)
     if comparators is None and alpha > 0.0:
         fail(where, "comparators", "be given where alpha > 0", None)
@@ -203,7 +208,7 @@ def _fit_block(
     best = theta[order[0]], value[order[0]], slope[order[0]]
     for i in near:
         here = theta[i], value[i], slope[i]
-        while True:
+        for _ in range(MOST_ROUNDS):
             moved, after, slopes, count = _descend(block, data, kappa, beta, _flipped(block, here[0]))
             tried, taken, k = tried + len(moved), taken + int(count.sum()), int(np.argmin(after))
             if not after[k] < here[1] - scale:

@@ -16,18 +16,34 @@ References: Rafailov et al. (2023); Xie et al. (2024).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import ROW_SLACK, ROW_TOLERANCE, FloatArray, as_count, as_floats, as_real, fail, frozen
+from mdpsim.arrays import (
+    ROW_SLACK,
+    ROW_TOLERANCE,
+    FloatArray,
+    IntArray,
+    as_count,
+    as_floats,
+    as_integers,
+    as_numbers,
+    as_real,
+    fail,
+    frozen,
+)
 from mdpsim.mdp.token import TokenMDP
 from mdpsim.records import record
 
 MAX_POLICIES = 2**20
 MAX_ENTRIES = 2**24  # policies times contexts times responses: 128 MiB an array
+LARGEST = 1e100  # of rewards and logarithms: then 10^9 squares of their differences over a beta of 1e-8 stay within float64
+
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 class Misfit(NamedTuple):
@@ -67,7 +83,7 @@ class FiniteClass:
         """The policies pi_rho of n implicit rewards; which policies they are depends on the beta of the run.
 
         Args:
-            rewards: [n, X, Y], any finite numbers; those of responses that pi_ref never writes do not matter.
+            rewards: [n, X, Y], numbers within +-1e100; those of responses that pi_ref never writes do not matter.
             log_ref: [X, Y] log-probabilities, as ``TokenMDP.responses(pi_ref).log_prob``.
         Raises:
             ValueError: naming the argument; a context without responses; more than 2^20 policies or 2^24 entries.
@@ -75,22 +91,20 @@ class FiniteClass:
         ref = as_log_ref("from_rewards", log_ref)
         rho = as_floats("from_rewards", "rewards", rewards, "n X Y", (None, *ref.shape))
         _guard_size("from_rewards", "rewards", rho)
-        return cls._made(ref, frozen(np.where(ref > -np.inf, rho, 0.0)), True)
+        rho = np.where(ref > -np.inf, rho, 0.0)
+        guard_range("from_rewards", "rewards", rho)
+        return cls._made(ref, frozen(rho), True)
 
     @classmethod
     def from_policies(cls, log_pi: ArrayLike, log_ref: ArrayLike) -> FiniteClass:
-        """The n policies given by their log-probabilities [n, X, Y].
+        """The n policies given by their log-probabilities [n, X, Y], those of responses that they write at least -1e100.
 
         Raises:
             ValueError: rows that are no laws; a policy that writes what pi_ref never does (its divergence is infinite), or
                 never writes what pi_ref does (its implicit reward is).
         """
         ref = as_log_ref("from_policies", log_ref)
-        logs = np.array(log_pi, dtype=np.float64)
-        if logs.ndim != 3 or logs.shape[0] == 0 or logs.shape[1:] != ref.shape:
-            fail("from_policies", "log_pi", f"have shape [n, X, Y] = (n, {ref.shape[0]}, {ref.shape[1]})", logs.shape)
-        _guard_size("from_policies", "log_pi", logs)
-        logs = _as_laws("from_policies", "log_pi", logs)
+        logs = as_log_policies("from_policies", log_pi, ref)
         odd = (logs > -np.inf) != (ref > -np.inf)
         if odd.any():
             k, x, y = (int(i) for i in np.argwhere(odd)[0])
@@ -130,11 +144,17 @@ class FiniteClass:
         return tilt_rows(self.values, self.log_ref, as_temperature("log_pi", beta))[0]
 
     def gaps(self, mdp: TokenMDP, beta: float) -> FloatArray:
-        """[n] J(pi*) - J(pi) = beta E_x KL(pi || pi*), exact to a relative error of about eps (1 + |log pi|)."""
+        """[n] J(pi*) - J(pi) = beta E_x KL(pi || pi*), exact to a relative error of about eps (1 + |log pi|).
+
+        Raises:
+            ValueError: another mdp than a TokenMDP of this X and Y, or one with rewards beyond +-1e100; beta out of range.
+        """
+        guard_sizes("gaps", mdp, self)
         return gaps(mdp, self.log_pi(beta), self.log_ref, beta)
 
     def misfit(self, mdp: TokenMDP, beta: float) -> Misfit:
         """The least gap of the class and whose it is: 0, up to the square of rounding, where the class holds pi*."""
+        guard_sizes("misfit", mdp, self)
         found = self.gaps(mdp, beta)
         return Misfit(float(found.min()), int(found.argmin()))
 
@@ -153,7 +173,7 @@ class RewardBox:
     r_max: float = 1.0
 
     def __post_init__(self) -> None:
-        as_real("RewardBox", "r_max", self.r_max, 1e-300, 1e300)
+        as_real("RewardBox", "r_max", self.r_max, 1e-300, LARGEST)
 
     def grid(self, log_ref: ArrayLike, points: int) -> FiniteClass:
         """The rho with entries in {0, h, .. , r_max}, h = r_max / (points - 1), and least entry 0 in each context.
@@ -176,15 +196,46 @@ class RewardBox:
         return FiniteClass.from_rewards(one[which], ref)
 
 
+def quiet(function: Callable[P, T]) -> Callable[P, T]:
+    """A function in which a probability that underflows is 0, also for callers who have asked numpy to raise."""
+    return np.errstate(under="ignore")(function)
+
+
+def depth(x: ArrayLike) -> int:
+    """The number of axes; that of a ragged sequence is 1, for the guards to name."""
+    try:
+        return np.ndim(x)
+    except ValueError:
+        return 1
+
+
 def as_log_ref(function: str, log_ref: ArrayLike) -> FloatArray:
     """Guard log pi_ref [X, Y]: laws of responses, every context with one."""
-    logs = np.array(log_ref, dtype=np.float64)
+    logs = as_numbers(function, "log_ref", log_ref)
     if logs.ndim != 2 or 0 in logs.shape:
         fail(function, "log_ref", "have shape [X, Y] = (X, Y)", logs.shape)
     empty = np.isneginf(logs).all(axis=1)
     if empty.any():
         fail(function, "log_ref", "give every context a response", f"none in context {int(empty.argmax())}")
     return _as_laws(function, "log_ref", logs)
+
+
+def as_log_policies(function: str, log_pi: ArrayLike, ref: FloatArray) -> FloatArray:
+    """Guard log pi [n, X, Y] of n policies beside a guarded log pi_ref [X, Y]: laws of responses."""
+    logs = as_numbers(function, "log_pi", log_pi)
+    if logs.ndim != 3 or logs.shape[0] == 0 or logs.shape[1:] != ref.shape:
+        fail(function, "log_pi", f"have shape [n, X, Y] = (n, {ref.shape[0]}, {ref.shape[1]})", logs.shape)
+    _guard_size(function, "log_pi", logs)
+    return _as_laws(function, "log_pi", logs)
+
+
+def as_indices(
+    function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...], below: int = 2**62
+) -> IntArray:
+    """Guard numbers in [0, below), at least one of them (numpy takes an empty list for floats, which says nothing)."""
+    if np.size(x) == 0 if isinstance(x, np.ndarray) else isinstance(x, list | tuple) and not x:
+        fail(function, argument, "hold at least one number", "none")
+    return as_integers(function, argument, x, axes, sizes, below)
 
 
 def as_temperature(function: str, beta: object) -> float:
@@ -196,7 +247,11 @@ def _as_laws(function: str, argument: str, logs: FloatArray) -> FloatArray:
     """Guard log-probabilities whose last axis sums to one within 1e-9; returns them renormalised, read-only."""
     if np.isnan(logs).any() or (logs == np.inf).any():
         fail(function, argument, "hold logarithms of probabilities", "NaN or inf")
-    total = np.exp(logs).sum(axis=-1, keepdims=True)
+    low = float(np.where(logs == -np.inf, 0.0, logs).min())
+    if low < -LARGEST:
+        fail(function, argument, f"be -inf, for what is never written, or at least {-LARGEST:g}", f"{low:.6g}")
+    with np.errstate(under="ignore", over="ignore"):
+        total = np.exp(logs).sum(axis=-1, keepdims=True)
     off = np.abs(total[..., 0] - 1.0)
     if off.max() > ROW_TOLERANCE:
         where = tuple(int(i) for i in np.unravel_index(int(off.argmax()), off.shape))
@@ -205,11 +260,35 @@ def _as_laws(function: str, argument: str, logs: FloatArray) -> FloatArray:
     return frozen(np.where(off[..., None] > ROW_SLACK, logs - np.log(total), logs))
 
 
+def guard_range(function: str, argument: str, x: FloatArray) -> None:
+    """Refuse numbers so large that sums of their differences or squares could leave float64, and be compared as NaN."""
+    far = max(float(x.max()), -float(x.min()))
+    if not far <= LARGEST:
+        fail(function, argument, f"lie within +-{LARGEST:g}", f"{far:.6g}")
+
+
+def guard_mdp(where: str, mdp: TokenMDP) -> None:
+    """Guard an environment: a TokenMDP with rewards within +-1e100."""
+    if not isinstance(mdp, TokenMDP):
+        fail(where, "mdp", "be a TokenMDP (length=1 for plain responses)", type(mdp).__name__)
+    guard_range(where, "the rewards of mdp", mdp.r)
+
+
+def guard_sizes(where: str, mdp: TokenMDP, policies: FiniteClass) -> None:
+    """Guard an environment and a class of equal sizes."""
+    guard_mdp(where, mdp)
+    if not isinstance(policies, FiniteClass):
+        fail(where, "policies", "be a FiniteClass", type(policies).__name__)
+    if (policies.X, policies.Y) != (mdp.X, mdp.Y):
+        fail(where, "policies", f"be of X, Y = {(mdp.X, mdp.Y)}", (policies.X, policies.Y))
+
+
 def _guard_size(function: str, argument: str, values: FloatArray) -> None:
     if values.shape[0] > MAX_POLICIES or values.size > MAX_ENTRIES:
         fail(function, argument, f"hold at most {MAX_POLICIES} policies and {MAX_ENTRIES} entries", values.shape)
 
 
+@quiet
 def tilt_rows(rho: FloatArray, log_ref: FloatArray, beta: float) -> tuple[FloatArray, FloatArray]:
     """(log pi [..., X, Y], V [..., X]): log pi = log pi_ref + (rho - V) / beta, V = beta log E_ref e^{rho / beta}.
 
@@ -230,6 +309,7 @@ def tilt_rows(rho: FloatArray, log_ref: FloatArray, beta: float) -> tuple[FloatA
     return frozen(log_ref + (x - total)), frozen((anchor + beta * total)[..., 0])
 
 
+@quiet
 def kl_rows(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
     """[..., X] KL(p || q) of rows given by logarithms with equal supports: sum p (d + e^{-d} - 1), d = log p - log q.
 
@@ -246,6 +326,7 @@ def kl_rows(log_p: FloatArray, log_q: FloatArray) -> FloatArray:
     return np.where(small, p * series * z * z, p * d - p + q).sum(axis=-1)
 
 
+@quiet
 def gaps(mdp: TokenMDP, log_pi: FloatArray, log_ref: FloatArray, beta: float) -> FloatArray:
     """[n] J(pi*) - J(pi) = beta E_x KL(pi || pi*) of policies log_pi [n, X, Y]."""
     best, _ = tilt_rows(mdp.r, log_ref, beta)

@@ -35,11 +35,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, as_simplex, fail, frozen
+from mdpsim.align.classes import depth, guard_range, quiet
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_numbers, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import coverage as kernels
 from mdpsim.records import record
 
 MAX_POLICIES = 8192  # the adversary's table is M x M
+MAX_STEPS = 2**24  # of the adversary: 256 MiB of results
 
 
 class Ranges(NamedTuple):
@@ -67,6 +69,7 @@ class Extrapolation(NamedTuple):
     D: float
 
 
+@quiet
 def coverability(log_pi: ArrayLike, *, mu0: ArrayLike | None = None) -> float:
     """Ccov = E_x sum_y sup_pi pi(y | x) of a class.
 
@@ -84,6 +87,7 @@ def coverability(log_pi: ArrayLike, *, mu0: ArrayLike | None = None) -> float:
     return float(start @ np.exp(logs.max(axis=0)).sum(axis=-1))
 
 
+@quiet
 def box_coverability(pi_ref: ArrayLike, *, r_max: float, beta: float, mu0: ArrayLike | None = None) -> float:
     """Ccov of all policies pi_ref e^{rho / beta} / Z with rewards rho of responses in [0, r_max]: (2) summed.
 
@@ -98,14 +102,15 @@ def box_coverability(pi_ref: ArrayLike, *, r_max: float, beta: float, mu0: Array
         ValueError: naming the argument, what was wanted and what came.
     """
     where = "box_coverability"
-    shape = np.shape(pi_ref)
-    ref = as_simplex(where, "pi_ref", pi_ref, "X Y" if len(shape) == 2 else "Y", (None,) * max(1, min(len(shape), 2)))
+    wide = depth(pi_ref) >= 2
+    ref = as_simplex(where, "pi_ref", pi_ref, "X Y" if wide else "Y", (None, None) if wide else (None,))
     ref = ref.reshape(-1, ref.shape[-1])
     start = _start(where, mu0, len(ref))
     left = np.exp(-as_real(where, "r_max", r_max, 0.0, 1e300) / positive_beta(where, beta))
     return float(start @ np.where(ref > 0.0, ref / np.where(ref > 0.0, ref + (1.0 - ref) * left, 1.0), 0.0).sum(axis=1))
 
 
+@quiet
 def concentrability(log_pi: ArrayLike, nu: ArrayLike, *, mu0: ArrayLike | None = None) -> float:
     """sup over the class, prompts and responses of pi(y | x) / nu(y | x); inf where nu does not cover.
 
@@ -124,6 +129,7 @@ def concentrability(log_pi: ArrayLike, nu: ArrayLike, *, mu0: ArrayLike | None =
         return float(np.exp(ratio.max()))
 
 
+@quiet
 def effective_ranges(log_pi: ArrayLike, pi_ref: ArrayLike, beta: float, *, mu0: ArrayLike | None = None) -> Ranges:
     """The reward range R_max and the log-ratio range V_max that a class really has.
 
@@ -145,6 +151,7 @@ def effective_ranges(log_pi: ArrayLike, pi_ref: ArrayLike, beta: float, *, mu0: 
     return Ranges(weight * float(span.max()), weight * float(np.nanmax(np.abs(reward))))
 
 
+@quiet
 def greedy_extrapolation(
     log_pi: ArrayLike, pi_ref: ArrayLike, r: ArrayLike, *, beta: float, steps: int, least: float, mu0: ArrayLike | None = None,
     nu: ArrayLike | None = None,
@@ -156,7 +163,7 @@ def greedy_extrapolation(
     Args:
         log_pi: [M, Y] or [M, X, Y], M at most 8192; the policies have exactly pi_ref's support.
         pi_ref: [Y] or [X, Y]. r: [Y] or [X, Y] the true reward. beta: in (0, inf).
-        steps: T. least: lambda >= 0; 0 makes the coefficient infinite at the first step.
+        steps: T, at most 2^24. least: lambda >= 0; 0 makes the coefficient infinite at the first step.
         mu0: [X]; None is uniform. nu: [Y] or [X, Y] comparator inside pi_ref's support; None is pi_ref.
     Returns:
         Extrapolation: value [T], chosen [T], D.
@@ -171,7 +178,8 @@ def greedy_extrapolation(
     if n > MAX_POLICIES:
         fail(where, "log_pi", f"hold at most {MAX_POLICIES} policies", n)
     weight = _finite_beta(where, beta)
-    reward = as_floats(where, "r", r, "X Y" if np.ndim(r) == 2 else "Y", shape if np.ndim(r) == 2 else shape[1:])
+    wide = depth(r) == 2
+    reward = as_floats(where, "r", r, "X Y" if wide else "Y", shape if wide else shape[1:])
     log_ref = _law(where, "pi_ref", pi_ref, shape)
     on = np.isfinite(log_ref)
     compare = log_ref if nu is None else _law(where, "nu", nu, shape)
@@ -182,11 +190,12 @@ def greedy_extrapolation(
         if other.any():
             at = np.argwhere(other)[0].tolist()
             fail(where, name, wanted, f"another one at {at}")
-    count = as_count(where, "steps", steps)
+    count = as_count(where, "steps", steps, high=MAX_STEPS)
     floor = as_real(where, "least", least, 0.0, 1e300)
     q = np.exp(compare)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         h = np.where(on, weight * (logs - log_ref) - reward, 0.0)
+    guard_range(where, "beta log(pi / pi_ref) - r", h)
     centred = np.where(on, h - (h * q).sum(axis=-1, keepdims=True), 0.0)
     law = start[:, None] * np.exp(logs)
     mean = (law * centred).sum(axis=(1, 2))
@@ -211,7 +220,7 @@ def extrapolation_bound(ccov: float, *, D: float, least: float, steps: ArrayLike
     where = "extrapolation_bound"
     cover = as_real(where, "ccov", ccov, 1.0 - 1e-9, 1e300)
     far, floor = as_real(where, "D", D, 0.0, 1e150), as_real(where, "least", least, 1e-300, 1e300)
-    t = np.asarray(steps, dtype=np.float64)
+    t = as_numbers(where, "steps", steps)
     if t.size == 0 or not np.isfinite(t).all() or t.min() < 1.0:
         fail(where, "steps", "be numbers >= 1", repr(steps))
     return frozen(np.asarray(4.0 * cover * far / floor * far + 2.0 / np.log(2.0) * cover * np.log(t)))
@@ -237,14 +246,13 @@ def _start(where: str, mu0: ArrayLike | None, n: int) -> FloatArray:
 
 def _class(where: str, log_pi: ArrayLike, mu0: ArrayLike | None) -> tuple[FloatArray, FloatArray]:
     """(log-probabilities [M, X, Y], mu0 [X]), checked; rows are normalised."""
-    logs = np.asarray(log_pi)
-    if logs.dtype.kind != "f" or logs.ndim not in (2, 3) or 0 in logs.shape:
-        fail(where, "log_pi", "be log-probabilities [M, Y] or [M, X, Y]", f"shape {logs.shape}, dtype {logs.dtype}")
-    logs = logs.astype(np.float64)
+    logs = as_numbers(where, "log_pi", log_pi)
+    if logs.ndim not in (2, 3) or 0 in logs.shape:
+        fail(where, "log_pi", "be log-probabilities [M, Y] or [M, X, Y]", f"shape {logs.shape}")
     if np.isnan(logs).any() or (logs == np.inf).any():
         fail(where, "log_pi", "hold logarithms of probabilities", "NaN or inf")
     logs = logs[:, None, :] if logs.ndim == 2 else logs
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         total = np.exp(logs).sum(axis=-1)
     worst = np.unravel_index(int(np.argmax(np.abs(total - 1.0))), total.shape)
     if not abs(total[worst] - 1.0) <= 1e-9:
@@ -255,7 +263,7 @@ def _class(where: str, log_pi: ArrayLike, mu0: ArrayLike | None) -> tuple[FloatA
 
 def _law(where: str, name: str, p: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
     """log p [X, Y] of a law given as [Y] (the same for every prompt) or [X, Y]."""
-    wide = np.ndim(p) == 2
+    wide = depth(p) == 2
     law = as_simplex(where, name, p, "X Y" if wide else "Y", shape if wide else shape[1:])
     with np.errstate(divide="ignore"):
         return np.broadcast_to(np.log(law), shape)

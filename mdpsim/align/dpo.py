@@ -15,29 +15,62 @@ what to compare it with.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.align.classes import FiniteClass, as_log_ref, as_temperature, kl_rows
+from mdpsim.align.classes import (
+    FiniteClass,
+    as_indices,
+    as_log_policies,
+    as_log_ref,
+    as_temperature,
+    guard_mdp,
+    guard_range,
+    kl_rows,
+    quiet,
+)
 from mdpsim.align.gradient import Policy, Softmax, TokenSoftmax
 from mdpsim.align.rounds import BRADLEY_TERRY, LOSSES, NEAREST, Exploration, Plan, PreferenceModel, play
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_real, fail, frozen, unknown
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, as_simplex, fail, frozen, unknown
 from mdpsim.estimate.preferences import Preferences
 from mdpsim.mdp.token import TokenMDP
 from mdpsim.records import record
 
 
 @record
-class Pairs(NamedTuple):
-    """n labelled pairs: the context of each, the response preferred and the other; int64 [n], made by ``pairs``."""
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Pairs:
+    """n labelled pairs of responses, each to one context; iterates as (context, better, worse).
+
+    Args:
+        context: [n] the number of each pair's context. better, worse: [n] the response preferred and the other.
+    Raises:
+        ValueError: no pairs, other than whole numbers, negative ones, different lengths.
+    """
 
     context: IntArray
     better: IntArray
     worse: IntArray
+
+    def __init__(self, context: ArrayLike, better: ArrayLike, worse: ArrayLike) -> None:
+        contexts = as_indices("Pairs", "context", context, "n", (None,))
+        for name, value in (("context", contexts), ("better", better), ("worse", worse)):
+            object.__setattr__(self, name, as_indices("Pairs", name, value, "n", (contexts.size,)))
+
+    def __iter__(self) -> Iterator[IntArray]:
+        return iter((self.context, self.better, self.worse))
+
+    @property
+    def n(self) -> int:
+        """Number of pairs."""
+        return self.context.size
+
+    def __repr__(self) -> str:
+        return f"Pairs(n={self.n})"
 
 
 def pairs(better: ArrayLike, worse: ArrayLike) -> Pairs:
@@ -48,14 +81,14 @@ def pairs(better: ArrayLike, worse: ArrayLike) -> Pairs:
     Raises:
         ValueError: a pair of two contexts; negative or other than integer numbers; different lengths.
     """
-    one = as_integers("pairs", "better", better, "n 2", (None, 2), 2**62)
-    two = as_integers("pairs", "worse", worse, "n 2", (one.shape[0], 2), 2**62)
+    one = as_indices("pairs", "better", better, "n 2", (None, 2))
+    two = as_indices("pairs", "worse", worse, "n 2", (one.shape[0], 2))
     apart = one[:, 0] != two[:, 0]
     if apart.any():
         i = int(apart.argmax())
         got = f"contexts {one[i, 0]} and {two[i, 0]} in pair {i}"
         fail("pairs", "worse", "answer the context of better: a preference is between responses to one context", got)
-    return Pairs(*(frozen(np.ascontiguousarray(a)) for a in (one[:, 0], one[:, 1], two[:, 1])))
+    return Pairs(one[:, 0], one[:, 1], two[:, 1])
 
 
 def pairs_of(mdp: TokenMDP, preferences: Preferences) -> Pairs:
@@ -64,6 +97,7 @@ def pairs_of(mdp: TokenMDP, preferences: Preferences) -> Pairs:
     Raises:
         ValueError: episodes of another length or vocabulary.
     """
+    guard_mdp("pairs_of", mdp)
     if not isinstance(preferences, Preferences):
         fail("pairs_of", "preferences", "be Preferences", type(preferences).__name__)
     if (preferences.H, preferences.S, preferences.A) != (mdp.H, mdp.S, mdp.A):
@@ -72,34 +106,32 @@ def pairs_of(mdp: TokenMDP, preferences: Preferences) -> Pairs:
     context = preferences.first.states[:, 0]
     one, two = mdp.index(preferences.first.actions), mdp.index(preferences.second.actions)
     won = preferences.label == 1
-    return Pairs(*(frozen(np.ascontiguousarray(a)) for a in (context, np.where(won, one, two), np.where(won, two, one))))
+    return Pairs(context, np.where(won, one, two), np.where(won, two, one))
 
 
+@quiet
 def dpo_losses(
     log_pi: ArrayLike, log_ref: ArrayLike, data: Pairs, *, beta: float, smoothing: float = 0.0, loss: str = "logistic"
 ) -> FloatArray:
     """The mean loss of each of n policies on labelled pairs.
 
     Args:
-        log_pi: [n, X, Y] log-probabilities of whole responses (sums over tokens).
-        log_ref: [X, Y] those of pi_ref. data: see ``pairs``.
+        log_pi: [n, X, Y] log-probabilities of whole responses (sums over tokens); rows are laws within 1e-9.
+        log_ref: [X, Y] those of pi_ref. data: labelled pairs.
         beta: in [1e-8, 1e8]. smoothing: in [0, 1/2]. loss: "logistic" or "ipo".
     Returns:
         [n]; infinite for a policy that never writes a preferred response.
-    Cost: O(n) a pair.
+    Cost: O(X Y) a policy, and O(n) a pair.
     Raises:
-        ValueError: naming the argument; a pair outside X, Y or of probability zero under pi_ref.
+        ValueError: naming the argument; rows that are no laws; a pair outside X, Y or of probability zero under pi_ref.
     """
     ref = as_log_ref("dpo_losses", log_ref)
-    logs = np.asarray(log_pi, dtype=np.float64)
-    if logs.ndim != 3 or logs.shape[1:] != ref.shape:
-        fail("dpo_losses", "log_pi", f"have shape [n, X, Y] = (n, {ref.shape[0]}, {ref.shape[1]})", logs.shape)
-    if np.isnan(logs).any() or (logs > 0.0).any():
-        fail("dpo_losses", "log_pi", "hold logarithms of probabilities", "NaN or a positive number")
+    logs = as_log_policies("dpo_losses", log_pi, ref)
     margin = _margins("dpo_losses", logs, ref, data, beta)
     return frozen(_losses("dpo_losses", margin, beta, smoothing, loss).mean(axis=-1))
 
 
+@quiet
 def dpo_gradient(
     policy: Policy, theta: ArrayLike, log_ref: ArrayLike, data: Pairs, *, beta: float, smoothing: float = 0.0,
     loss: str = "logistic",
@@ -126,6 +158,7 @@ def dpo_gradient(
     if size != Y:
         fail(where, "policy", f"write {Y} responses", size)
     x = as_floats(where, "theta", theta, "X n", (X, policy.size))
+    guard_range(where, "theta", x)
     logs = np.stack([policy.log_pi(row) for row in x])
     margin = _margins(where, logs[None], ref, data, beta)[0]
     slope = _slopes(where, margin, beta, smoothing, loss) / margin.size
@@ -136,20 +169,26 @@ def dpo_gradient(
 
 
 def _margins(where: str, logs: FloatArray, ref: FloatArray, data: Pairs, beta: float) -> FloatArray:
-    """d [n, pairs] = beta (log pi/pi_ref(better) - log pi/pi_ref(worse)), after guarding data and beta."""
+    """d [n, pairs] = beta (log pi/pi_ref(better) - log pi/pi_ref(worse)), after guarding data and beta.
+
+    -inf where the better response is never written, whether the worse one is or not.
+    """
     weight = as_temperature(where, beta)
     if not isinstance(data, Pairs):
-        fail(where, "data", "be Pairs, as made by align.dpo.pairs", type(data).__name__)
+        fail(where, "data", "be Pairs", type(data).__name__)
     X, Y = ref.shape
-    if data.context.max() >= X or max(data.better.max(), data.worse.max()) >= Y:
-        fail(where, "data", f"answer {X} contexts with {Y} responses", f"{data.context.max()}, {data.better.max()}")
+    top = max(int(data.better.max()), int(data.worse.max()))
+    if data.context.max() >= X or top >= Y:
+        fail(where, "data", f"answer {X} contexts with {Y} responses", f"context {data.context.max()}, response {top}")
     for name, y in (("better", data.better), ("worse", data.worse)):
         never = np.isneginf(ref[data.context, y])
         if never.any():
             i = int(never.argmax())
             fail(where, f"data.{name}", "be written by pi_ref", f"response {y[i]} to context {data.context[i]} in pair {i}")
-    c, a, b = data.context, data.better, data.worse
-    return weight * ((logs[:, c, a] - ref[c, a]) - (logs[:, c, b] - ref[c, b]))
+    c, a, b = data
+    better, worse = logs[:, c, a], logs[:, c, b]
+    gone = np.isneginf(better)
+    return np.where(gone, -np.inf, weight * ((better - ref[c, a]) - (np.where(gone, 0.0, worse) - ref[c, b])))
 
 
 def _guard_loss(where: str, smoothing: float, loss: str) -> float:
@@ -165,7 +204,7 @@ def _losses(where: str, d: FloatArray, beta: float, smoothing: float, loss: str)
     s = _guard_loss(where, smoothing, loss)
     if loss == "ipo":
         return ((d - 0.5) / beta) ** 2
-    return np.logaddexp(0.0, -d) + (s * d if s > 0.0 else 0.0)
+    return np.logaddexp(0.0, -d) + (s * np.where(np.isneginf(d), 0.0, d) if s > 0.0 else 0.0)
 
 
 def _slopes(where: str, d: FloatArray, beta: float, smoothing: float, loss: str) -> FloatArray:
@@ -186,6 +225,7 @@ class DPOFit(NamedTuple):
     losses: FloatArray
 
 
+@quiet
 def fit_dpo(
     policies: FiniteClass, data: Pairs, *, beta: float, smoothing: float = 0.0, loss: str = "logistic",
     mu0: ArrayLike | None = None,
@@ -194,7 +234,7 @@ def fit_dpo(
 
     Args:
         policies: the class. data, beta, smoothing, loss: as in ``dpo_losses``.
-        mu0: [X] weights of the contexts in the divergence that decides ties; None is uniform.
+        mu0: [X] law of the contexts in the divergence that decides ties; None is uniform.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
@@ -202,9 +242,9 @@ def fit_dpo(
         fail("fit_dpo", "policies", "be a FiniteClass", type(policies).__name__)
     log_pi = policies.log_pi(as_temperature("fit_dpo", beta))
     losses = dpo_losses(log_pi, policies.log_ref, data, beta=beta, smoothing=smoothing, loss=loss)
-    weights = np.full(policies.X, 1.0 / policies.X) if mu0 is None else as_floats("fit_dpo", "mu0", mu0, "X", (policies.X,))
+    weights = np.full(policies.X, 1.0 / policies.X) if mu0 is None else as_simplex("fit_dpo", "mu0", mu0, "X", (policies.X,))
     away = (kl_rows(log_pi, policies.log_ref[None]) * weights).sum(axis=1)
-    k = int((losses * data.context.size + NEAREST * away).argmin())
+    k = int((losses * data.n + NEAREST * away).argmin())
     return DPOFit(k, log_pi[k], losses)
 
 

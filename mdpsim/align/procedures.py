@@ -33,6 +33,7 @@ from mdpsim.align.spaces import Responses, Space
 from mdpsim.arrays import ROW_TOLERANCE, FloatArray, as_count, as_real, fail
 
 MAX_N = 10**6
+MOST_DRAWS = 10**9  # that rejection without a limit is expected to take
 STEP = 2e-3  # of the numerical derivatives
 STENCIL = np.array([-25 / 12, 4.0, -3.0, 4 / 3, -1 / 4])  # derivative from values at 0, 1, .., 4: exact to degree 4
 
@@ -284,7 +285,10 @@ class Rejection:
 
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw again what was refused."""
-        self._parts(space, pi)
+        accepted = self._parts(space, pi)[0]
+        if self.n is None and n > MOST_DRAWS * float(pi[accepted].sum()):
+            got = f"probability {float(pi[accepted].sum()):.3g}"
+            fail("Rejection", "pi", f"reach the threshold {self.threshold:g} {n} times in {MOST_DRAWS:g} draws", got)
         drawn, tries = space.sample(pi, (n,), rng), 1
         while self.n is None or tries < self.n:
             refused = space.calibrated(drawn) < self.threshold

@@ -15,17 +15,17 @@ equal chances instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.align.classes import FiniteClass, as_temperature, gaps, kl_rows
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_integers, as_real, as_simplex, fail, frozen, unknown
+from mdpsim.align.classes import FiniteClass, as_indices, as_temperature, gaps, guard_sizes, kl_rows, quiet
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, as_simplex, fail, frozen, unknown
+from mdpsim.estimate.preferences import Link, win_probabilities
 from mdpsim.kernels import finite_class as kernels
-from mdpsim.kernels.preference import logistic
 from mdpsim.learn.trace import log_spaced
 from mdpsim.mdp.token import TokenMDP
 from mdpsim.records import record
@@ -39,8 +39,7 @@ NEAREST = 1e-9  # weight of the divergence that decides ties
 MAX_PAIRS = 2**24  # contexts times pairs of responses
 MAX_KEPT = 2**26  # rounds of all runs whose pairs are kept, and rounds of a run whose history is
 KEPT = 2**21  # losses of pairs kept at once: 16 MiB
-
-Link = Callable[[FloatArray], ArrayLike]
+_GRID = frozen(np.concatenate([[0.0], np.geomspace(1e-6, 100.0, 81)]))  # differences at which a link is tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +47,11 @@ class PreferenceModel:
     """P(first preferred) = noise + (1 - 2 noise) link(r(first) - r(second)).
 
     Args:
-        link: a function from differences (any shape) to probabilities; None is Bradley-Terry's sigma(x) = 1 / (1 + e^-x).
+        link: a function p from differences [n] to probabilities [n] with p(d) + p(-d) = 1, tried at 163 differences within
+            +-100; None is Bradley-Terry's sigma(x) = 1 / (1 + e^-x).
         noise: probability in [0, 1/2] that a label is flipped.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
     """
 
     link: Link | None = None
@@ -59,18 +61,22 @@ class PreferenceModel:
         if self.link is not None and not callable(self.link):
             fail("PreferenceModel", "link", "be a function of the differences, or None", repr(self.link))
         as_real("PreferenceModel", "noise", self.noise, 0.0, 0.5)
+        with np.errstate(all="ignore"):  # that a link underflows at a difference of 100 is no fault
+            win_probabilities("PreferenceModel", _GRID, self.link)
 
-    def wins(self, rewards: FloatArray) -> FloatArray:
-        """[X, Y, Y] probability that the first response is preferred to the second, of rewards [X, Y]."""
-        difference = (rewards[:, :, None] - rewards[:, None, :]).reshape(-1)
-        if self.link is None:
-            p = np.empty(difference.size)
-            logistic(frozen(difference), p)
-        else:
-            p = np.asarray(self.link(difference), dtype=np.float64)
-            if p.shape != difference.shape or not ((p >= 0.0) & (p <= 1.0)).all():
-                fail("PreferenceModel", "link(differences)", "be as many probabilities", p)
-        return frozen((self.noise + (1.0 - 2.0 * self.noise) * p).reshape(*rewards.shape, -1))
+    def wins(self, rewards: ArrayLike) -> FloatArray:
+        """[X, Y, Y] probability that the first response is preferred to the second, of rewards [X, Y].
+
+        Raises:
+            ValueError: naming the argument, what was wanted and what came.
+        """
+        r = as_floats("wins", "rewards", rewards, "X Y", (None, None))
+        if r.size * r.shape[1] > MAX_PAIRS:
+            fail("wins", "rewards", f"give at most {MAX_PAIRS} pairs of responses", f"{r.shape[0]} * {r.shape[1]}^2")
+        with np.errstate(over="ignore"):
+            difference = frozen((r[:, :, None] - r[:, None, :]).reshape(-1))
+        p = win_probabilities("PreferenceModel", difference, self.link)
+        return frozen((self.noise + (1.0 - 2.0 * self.noise) * p).reshape(*r.shape, -1))
 
 
 BRADLEY_TERRY = PreferenceModel()
@@ -137,6 +143,7 @@ class Plan:
             fail(self.where, "smoothing", "be 0 for the loss 'ipo'", self.smoothing)
 
 
+@quiet
 def play(
     plan: Plan, mdp: TokenMDP, policies: FiniteClass, rounds: int, seeds: int | Sequence[int], *,
     preference: PreferenceModel = BRADLEY_TERRY, start: int | None = None, target: float = 0.0,
@@ -145,7 +152,7 @@ def play(
     """Run a plan for T rounds, once a seed; see the learners' ``run`` for the arguments."""
     where = f"{plan.where}.run"
     T = as_count(where, "rounds", rounds, high=10**9)
-    guard_sizes(where, mdp, policies)
+    guard_pairs(where, mdp, policies)
     keys, marks = _keys(where, seeds), _checkpoints(where, checkpoints, T)
     if not isinstance(preference, PreferenceModel):
         fail(where, "preference", "be a PreferenceModel", type(preference).__name__)
@@ -154,8 +161,12 @@ def play(
     X, Y, n, N, K = policies.X, policies.Y, policies.n, len(keys), marks.size
     if (keep and N * T > MAX_KEPT) or ("history" in (plan.first, plan.second) and T > MAX_KEPT):
         fail(where, "rounds", f"keep pairs, or a history, of at most {MAX_KEPT} rounds", f"{N} runs of {T}")
-    extra = np.exp(policies.log_ref) if given is None else as_simplex(where, "comparator", given, "X Y", (X, Y))
+    extra = np.exp(policies.log_ref) if given is None else _comparator(where, given, policies)
     x = _tables(mdp, policies, float(plan.beta), extra)
+    bonus = T * (abs(plan.alpha) / plan.beta) * max(float(x.centred.max()), -float(x.centred.min()))
+    if not bonus < 1e306:  # scores that overflow are compared as NaN
+        got = f"alpha = {plan.alpha:g}, up to {bonus:g}"
+        fail(where, "alpha", "keep sums of T bonuses alpha log pi/pi_ref below 1e306", got)
     random_ties = plan.ties == "random"
     modes = (T, SOURCES[plan.first], SOURCES[plan.second], plan.every, begin, int(x.away.argmin()), random_ties,
              plan.loss == "ipo")
@@ -207,16 +218,22 @@ def _by_policy(x: FloatArray) -> FloatArray:
     return frozen(np.ascontiguousarray(x.reshape(x.shape[0], -1).T))
 
 
-def guard_sizes(where: str, mdp: TokenMDP, policies: FiniteClass) -> None:
+def guard_pairs(where: str, mdp: TokenMDP, policies: FiniteClass) -> None:
     """Guard an environment and a class: of equal sizes, with few enough pairs of responses."""
-    if not isinstance(mdp, TokenMDP):
-        fail(where, "mdp", "be a TokenMDP (length=1 for plain responses)", type(mdp).__name__)
-    if not isinstance(policies, FiniteClass):
-        fail(where, "policies", "be a FiniteClass", type(policies).__name__)
-    if (policies.X, policies.Y) != (mdp.X, mdp.Y):
-        fail(where, "policies", f"be of X, Y = {(mdp.X, mdp.Y)}", (policies.X, policies.Y))
+    guard_sizes(where, mdp, policies)
     if mdp.X * mdp.Y**2 > MAX_PAIRS:
         fail(where, "mdp", f"have at most {MAX_PAIRS} pairs of responses", f"{mdp.X} * {mdp.Y}^2")
+
+
+def _comparator(where: str, given: ArrayLike, policies: FiniteClass) -> FloatArray:
+    """The law [X, Y] of the second response: within pi_ref's support, where log pi / pi_ref is defined."""
+    law = as_simplex(where, "comparator", given, "X Y", (policies.X, policies.Y))
+    off = (law > 0.0) & (policies.log_ref == -np.inf)
+    if off.any():
+        x, y = (int(i) for i in np.argwhere(off)[0])
+        got = f"{law[x, y]:.6g} for response {y} to context {x}, of probability 0"
+        fail(where, "comparator", "stay on the support of pi_ref", got)
+    return law
 
 
 def _keys(where: str, seeds: int | Sequence[int]) -> np.ndarray:
@@ -231,7 +248,7 @@ def _keys(where: str, seeds: int | Sequence[int]) -> np.ndarray:
 def _checkpoints(where: str, given: ArrayLike | None, rounds: int) -> IntArray:
     if given is None:
         return frozen(log_spaced(rounds)[1:])
-    marks = as_integers(where, "checkpoints", given, "K", (None,), rounds + 1)
+    marks = as_indices(where, "checkpoints", given, "K", (None,), rounds + 1)
     if marks[0] < 1 or (np.diff(marks) <= 0).any():
         fail(where, "checkpoints", f"be increasing, in 1 .. {rounds}", marks)
     return marks

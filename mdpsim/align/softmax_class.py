@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mdpsim.align.classes import depth, guard_range
 from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import concave_convex as kernels
 from mdpsim.mdp.tabular import MDP
@@ -97,7 +98,7 @@ class _Box:
 
 
 def _reference(where: str, pi_ref: ArrayLike) -> FloatArray:
-    wide = np.ndim(pi_ref) == 2
+    wide = depth(pi_ref) == 2
     ref = as_simplex(where, "pi_ref", pi_ref, "X Y" if wide else "Y", (None, None) if wide else (None,))
     return ref if wide else frozen(ref[None])
 
@@ -180,7 +181,8 @@ class TokenBox(_Box):
         if not isinstance(mdp, TokenMDP):
             fail("TokenBox", "mdp", "be a TokenMDP", type(mdp).__name__)
         ref = as_simplex("TokenBox", "pi_ref", pi_ref, "H S A", (mdp.H, mdp.S, mdp.A))
-        whole = np.exp(mdp.responses(ref).log_prob)
+        with np.errstate(under="ignore"):
+            whole = np.exp(mdp.responses(ref).log_prob)
         for name, value in (("mdp", mdp), ("token_ref", ref), ("pi_ref", frozen(whole / whole.sum(axis=1, keepdims=True)))):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "beta", as_real("TokenBox", "beta", beta, LOW_BETA, HIGH_BETA))
@@ -246,9 +248,10 @@ class LinearBox(_Box):
 
     def __init__(self, pi_ref: ArrayLike, features: ArrayLike, *, beta: float, bound: float) -> None:
         ref = _reference("LinearBox", pi_ref)
-        wide = np.ndim(features) == 3
+        wide = depth(features) == 3
         sizes = (*ref.shape, None) if wide else (ref.shape[1], None)
         table = as_floats("LinearBox", "features", features, "X Y d" if wide else "Y d", sizes)
+        guard_range("LinearBox", "features", table)
         for name, value in (("pi_ref", ref), ("features", frozen(np.broadcast_to(table, (*ref.shape, table.shape[-1]))))):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "beta", as_real("LinearBox", "beta", beta, LOW_BETA, HIGH_BETA))

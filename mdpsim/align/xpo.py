@@ -17,34 +17,48 @@ Reference: Xie et al., "Exploratory Preference Optimization", ICLR 2025, arXiv 2
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.align.classes import FiniteClass, as_temperature
-from mdpsim.align.rounds import BRADLEY_TERRY, Exploration, Plan, PreferenceModel, guard_sizes, play
-from mdpsim.arrays import as_count, as_real, fail, unknown
+from mdpsim.align.classes import FiniteClass, as_temperature, quiet
+from mdpsim.align.rounds import BRADLEY_TERRY, Exploration, Plan, PreferenceModel, guard_pairs, play
+from mdpsim.arrays import as_count, as_real, as_simplex, fail, unknown
 from mdpsim.mdp.token import TokenMDP
 
 COMPARATORS = ("reference", "history", "policy")
 
 
 def theorem_alpha(
-    *, beta: float, rounds: int, n_policies: int, coverability: float, r_max: float = 1.0, v_max: float = 1.0,
-    delta: float = 0.05, constant: float = 1.0,
+    *, beta: float, rounds: int, n_policies: int | None = None, coverability: float, r_max: float = 1.0, v_max: float = 1.0,
+    delta: float = 0.05, constant: float = 1.0, log_n_policies: float | None = None,
 ) -> float:
     """The alpha of Theorem 3.1, as transcribed (not checked against the paper's text), with ``constant`` for its c.
 
+    Args:
+        beta: KL weight. rounds: T >= 2. coverability: C_cov. r_max, v_max: as in the theorem. delta: in (0, 1].
+        n_policies: |Pi|, any integer >= 1, or log_n_policies: its logarithm (a covering number's, say); exactly one of the two.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
     where = "theorem_alpha"
     weight, T = as_temperature(where, beta), as_count(where, "rounds", rounds, low=2)
-    n, C = as_count(where, "n_policies", n_policies), as_real(where, "coverability", coverability, 1.0 - 1e-9, 1e300)
+    C = as_real(where, "coverability", coverability, 1.0 - 1e-9, 1e300)
     R, V = as_real(where, "r_max", r_max, 0.0, 300.0), as_real(where, "v_max", v_max, 1e-300, 1e300)
-    log_n = np.log(n * T / as_real(where, "delta", delta, 1e-300, 1.0))
+    share = as_real(where, "delta", delta, 1e-300, 1.0)
+    if (n_policies is None) == (log_n_policies is None):
+        fail(where, "n_policies or log_n_policies", "be given, exactly one of the two", (n_policies, log_n_policies))
+    if log_n_policies is not None:
+        log_n = as_real(where, "log_n_policies", log_n_policies, 0.0, 1e300) + math.log(T) - math.log(share)
+    else:
+        large = isinstance(n_policies, numbers.Integral) and n_policies > 2**62
+        n = int(n_policies) if large else as_count(where, "n_policies", n_policies)
+        product = math.inf if large else n * T / share
+        log_n = np.log(product) if product < math.inf else math.log(n) + math.log(T) - math.log(share)
     c = as_real(where, "constant", constant, 0.0, 1e12)
     return float(c * weight / ((V + R) * np.exp(2.0 * R)) * np.sqrt(log_n * np.log(T) / (T * C)))
 
@@ -57,7 +71,7 @@ class XPO:
         alpha: weight of the bonus, at least 0; or "theorem": Theorem 3.1's for the class and the rounds at hand, with R_max the
             range of the rewards, V_max the largest |beta log pi/pi_ref|, delta = 0.05 and c = 1.
         beta: KL weight, in [1e-8, 1e8].
-        comparator: "reference", "history", "policy", or the law of y~, [X, Y] probabilities.
+        comparator: "reference", "history", "policy", or the law of y~, [X, Y] probabilities on pi_ref's support.
         pessimism: asks by name for alpha < 0, which draws the policy towards the comparator.
         smoothing: label smoothing in [0, 1/2]. loss: "logistic" (Bradley-Terry) or "ipo".
         ties: "reference" (the nearest pi_ref) or "random"; see ``align.rounds``.
@@ -87,7 +101,10 @@ class XPO:
                 fail("XPO", "alpha", "be >= 0 (pessimism=True asks for a negative one)", value)
             if value >= 0.0 and self.pessimism:
                 fail("XPO", "alpha", "be < 0 with pessimism=True", value)
-        if isinstance(self.comparator, str) and self.comparator not in COMPARATORS:
+        if not isinstance(self.comparator, str):
+            law = as_simplex("XPO", "comparator", self.comparator, "X Y", (None, None))
+            object.__setattr__(self, "comparator", tuple(tuple(row) for row in law.tolist()))  # which nobody can change
+        elif self.comparator not in COMPARATORS:
             unknown("XPO", "comparator", self.comparator, COMPARATORS)
         self._plan(0.0)
 
@@ -96,11 +113,12 @@ class XPO:
         return Plan(where="XPO", beta=self.beta, alpha=alpha, second=second, smoothing=self.smoothing, loss=self.loss,
                     ties=self.ties)
 
+    @quiet
     def alpha_for(self, mdp: TokenMDP, policies: FiniteClass, rounds: int) -> float:
         """The number that ``alpha`` stands for: itself, or the theorem's."""
         if not isinstance(self.alpha, str):
             return float(self.alpha)
-        guard_sizes("XPO.run", mdp, policies)
+        guard_pairs("XPO.run", mdp, policies)
         rho, V = policies.implicit(self.beta)
         written = policies.log_ref > -np.inf
         v_max = float(np.abs(np.where(written, rho - V[..., None], 0.0)).max())

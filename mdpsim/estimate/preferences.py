@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.arrays import ROW_TOLERANCE, FloatArray, IntArray, as_floats, as_integers, as_simplex, fail, frozen
 from mdpsim.estimate.data import Trajectories, as_episodes, roll
 from mdpsim.kernels.preference import draw_labels, logistic
 from mdpsim.mdp.forms import AnyMDP, form
@@ -97,15 +97,15 @@ def sample_preferences(
         pi, pi_other: [H, S, A] policies of the first and of the second episode.
         n: number of pairs, at least 1.
         rng: Generator (advanced by six 64-bit words, whatever n) or an integer seed.
-        link: another preference model: a function of the differences R(first) - R(second) [n] to probabilities [n]; pair by
-            pair, or sample(n) is no prefix of sample(n + 1).
+        link: another preference model: a function p of the differences R(first) - R(second) [n] to probabilities [n], with
+            p(d) + p(-d) = 1; pair by pair, or sample(n) is no prefix of sample(n + 1).
     Returns:
         Preferences: first, second, label. From the same ``rng`` state, those of n are a prefix of those of n + 1, bit for bit.
     Exactness: episodes as ``sample``; label probabilities to 2^-53. Episodes and labels have streams of their own.
     Cost: twice that of ``sample``.
     Raises:
-        ValueError: naming the argument, what was wanted and what came; a link that returns anything but probabilities; more
-            pairs than this machine's memory holds.
+        ValueError: naming the argument, what was wanted and what came; a link that returns anything but probabilities, or
+            whose p(d) and p(-d) do not sum to one; more pairs than this machine's memory holds.
     """
     model = form("sample_preferences", mdp)
     one = as_simplex("sample_preferences", "pi", pi, "H S A", model.shape)
@@ -118,17 +118,30 @@ def sample_preferences(
     second = roll(model, two, n, key[2:4], first.states[:, 0])
     difference = frozen(first.rewards.sum(axis=1) - second.rewards.sum(axis=1))
     label = np.empty(n, np.int64)
-    draw_labels(_probabilities(difference, link), *key[4:], label)
+    draw_labels(win_probabilities("sample_preferences", difference, link), *key[4:], label)
     return Preferences(first, second, frozen(label))
 
 
-def _probabilities(difference: FloatArray, link: Link | None) -> FloatArray:
-    """P(first preferred) [n]."""
+def win_probabilities(where: str, difference: FloatArray, link: Link | None) -> FloatArray:
+    """P(first preferred) [n] at differences [n]; None is Bradley-Terry's sigma.
+
+    Raises:
+        ValueError: a link that gives anything but probabilities, or two that do not sum to one at d and -d: one of two
+            responses is preferred, whichever is called the first.
+    """
     if link is None:
         p = np.empty(difference.size)
         logistic(difference, p)
         return frozen(p)
-    p = as_floats("sample_preferences", "link(differences)", link(difference), "n", (difference.size,))
-    if p.min() < 0.0 or p.max() > 1.0:
-        fail("sample_preferences", "link(differences)", "lie in [0, 1]", f"{p.min():.6g} to {p.max():.6g}")
+    p = as_floats(where, "link(differences)", link(difference), "n", (difference.size,))
+    with np.errstate(all="ignore"):  # what overflows on the other side is no fault of the data
+        q = as_floats(where, "link(-differences)", link(frozen(-difference)), "n", (difference.size,))
+    low, high = min(p.min(), q.min()), max(p.max(), q.max())
+    if low < 0.0 or high > 1.0:
+        fail(where, "link(differences)", "lie in [0, 1]", f"{low:.6g} to {high:.6g}")
+    off = np.abs(p + q - 1.0)
+    if off.max() > ROW_TOLERANCE:
+        i = int(off.argmax())
+        got = f"{p[i]:.6g} and {q[i]:.6g} at {difference[i]:.6g} and {-difference[i]:.6g}"
+        fail(where, "link(differences)", "sum to one at every d and -d", got)
     return p

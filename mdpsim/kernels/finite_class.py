@@ -76,12 +76,12 @@ def _lowest(score):
 
 @helper
 def least(score):
-    """The first index of the least score."""
+    """The first index of the least score; ends at the last score whatever the scores are, NaN included."""
     low = _lowest(score)
-    k = 0
-    while score[k] != low:
-        k += 1
-    return k
+    for k in range(score.size):
+        if score[k] == low:
+            return k
+    return 0  # no score is a number: the callers' guards see to it that this is not reached
 
 
 @helper
@@ -91,11 +91,13 @@ def _any_least(score, u):
     count = 0
     for k in range(score.size):
         count += score[k] <= high
-    left, k = int(u * count), 0
-    while score[k] > high or left > 0:
-        left -= score[k] <= high
-        k += 1
-    return k
+    left = int(u * count)
+    for k in range(score.size):
+        if score[k] <= high:
+            if left == 0:
+                return k
+            left -= 1
+    return 0  # as in ``least``
 
 
 @helper

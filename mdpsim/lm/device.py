@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdpsim.arrays import fail, unknown
+from mdpsim.arrays import as_count, fail, unknown
 
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -27,7 +27,7 @@ def resolve_device(name: str) -> str:
     Raises:
         ValueError: another name, or "cuda" where this machine or this build of torch has none.
     """
-    if name not in DEVICES:
+    if not isinstance(name, str) or name not in DEVICES:
         unknown("resolve_device", "device", name, DEVICES)
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return "cpu"
@@ -39,14 +39,25 @@ def resolve_device(name: str) -> str:
 
 def resolve_dtype(name: str) -> torch.dtype:
     """The torch dtype of a name: "float64" (claims), "float32" or "bfloat16" (larger demonstrations)."""
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         unknown("resolve_dtype", "dtype", name, DTYPES)
     return DTYPES[name]
+
+
+def as_device(where: str, device: str | torch.device) -> torch.device:
+    """Guard a device of torch, or its name."""
+    if isinstance(device, str | torch.device):
+        try:
+            return torch.device(device)
+        except RuntimeError:
+            pass
+    fail(where, "device", "be a device of torch, or its name", repr(device))
 
 
 @contextmanager
 def reproducible(threads: int = 1) -> Iterator[None]:
     """Deterministic algorithms, no TF32, and this many CPU threads; what was set before is set again at the end."""
+    as_count("reproducible", "threads", threads, high=2**15)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its first use
     before = (torch.get_deterministic_debug_mode(), torch.get_num_threads())
     tf32 = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)

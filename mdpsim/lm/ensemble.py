@@ -21,7 +21,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from mdpsim.arrays import fail
-from mdpsim.lm.model import LanguageModel
+from mdpsim.lm.guards import guard_callable
+from mdpsim.lm.model import LanguageModel, guard_language_model
 
 
 class Ensemble(nn.Module):
@@ -37,6 +38,10 @@ class Ensemble(nn.Module):
 
     def __init__(self, models: Sequence[LanguageModel]) -> None:
         super().__init__()
+        if not isinstance(models, Sequence):
+            fail("Ensemble", "models", "be a sequence of LanguageModels", type(models).__name__)
+        for m in models:
+            guard_language_model("Ensemble", m, "each of models")
         shapes = [[(name, p.shape, p.requires_grad) for name, p in m.named_parameters()] for m in models]
         if not shapes or any(s != shapes[0] for s in shapes):
             fail("Ensemble", "models", "be one or more, of the same shape", f"{len(shapes)} that differ" if shapes else "none")
@@ -67,6 +72,7 @@ class Ensemble(nn.Module):
 
     def read(self, look: Callable[[LanguageModel], Any]) -> Any:
         """What ``look(model)`` returns (tensors, in lists or not), with an axis [K] of members in front; differentiable."""
+        guard_callable("read", "look", look)
         reader = _Reader(self._member[0], look)
         weights = {f"model.{name}": w for name, w in (self._fixed | self._named()).items()}
         alone = len(self) == 1

@@ -33,8 +33,9 @@ from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, fa
 from mdpsim.lm import losses
 from mdpsim.lm.device import to_device
 from mdpsim.lm.ensemble import Ensemble
-from mdpsim.lm.model import LanguageModel
-from mdpsim.lm.train import Adam, Space, TrainingError
+from mdpsim.lm.guards import as_floating, guard_laws
+from mdpsim.lm.model import LanguageModel, guard_language_model
+from mdpsim.lm.train import Adam, Space, TrainingError, guard_space
 from mdpsim.records import record
 from mdpsim.rng import as_generator
 
@@ -100,15 +101,18 @@ def explore(
 
     Args:
         model: pi^1, changed in place; a ``Residual`` of pi_ref starts there and stays in a bounded class.
-        r: [X, Y] rewards, behind the labels. log_ref: [X, Y] of pi_ref.
+        r: [X, Y] rewards, behind the labels. log_ref: [X, Y] of pi_ref; its rows are laws.
         second: "reference" (XPO) or "policy" (online DPO's, where alpha = 0).
         optimiser: how each round searches.
     Returns:
         LMExploration.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
-        TrainingError: a loss became NaN or infinite.
+        TrainingError: a loss became NaN or infinite, or the square of its gradient did.
     """
+    guard_language_model("explore", model)
+    guard_space("explore", space)
+    as_floating("explore", "log_ref", log_ref, "X Y", (len(space.prompts), model.vocabulary**space.length))
     rewards = as_floats("explore", "r", r, "X Y", tuple(log_ref.shape))
     found = explore_many([model], space, rewards[None], log_ref[None], rounds=rounds, alpha=[alpha], beta=[beta], rngs=[rng],
                          second=[second], optimiser=optimiser)
@@ -129,6 +133,8 @@ def explore_many(
     Raises:
         ValueError, TrainingError: as ``explore``.
     """
+    if not isinstance(optimiser, Search):
+        fail("explore", "optimiser", "be a Search", type(optimiser).__name__)
     play = _Play(models, space, r, log_ref, rounds, alpha, beta, rngs, second)
     ensemble, curves, ends, searched = play.ensemble, [], [], 0
     start, adam = ensemble.flat.detach().clone(), ensemble.adam(optimiser.rate)
@@ -145,11 +151,12 @@ def explore_many(
             with torch.no_grad():
                 ensemble.flat.copy_(start)
         loss, slope, log_pi = play.search(optimiser, adam, t + 1)
-        if not bool(torch.isfinite(loss).all()):
-            with torch.no_grad():
-                ensemble.flat.copy_(kept)
-            ensemble.put_back(models)
-            raise TrainingError(t, float(loss[~torch.isfinite(loss)][0]), max(t - 1, 0))
+        for what, column in (("the loss", loss), ("the gradient's norm", slope)):
+            if not bool(torch.isfinite(column).all()):
+                with torch.no_grad():
+                    ensemble.flat.copy_(kept)
+                ensemble.put_back(models)
+                raise TrainingError(t, float(column[~torch.isfinite(column)][0]), max(t - 1, 0), what)
         ends.append(torch.stack([loss, slope]))
     curves.append(play.numbers(log_pi))
     ensemble.put_back(models)
@@ -185,24 +192,34 @@ class _Play:
         self, models: Sequence[LanguageModel], space: Space, r: ArrayLike, log_ref: Tensor, rounds: int, alpha: ArrayLike,
         beta: ArrayLike, rngs: Sequence[np.random.Generator | int], second: Sequence[str],
     ) -> None:
-        where, K = "explore", len(models)
-        if log_ref.ndim != 3 or len(log_ref) != K:
-            fail(where, "log_ref", f"have shape [K, X, Y], K = {K}", tuple(log_ref.shape))
-        X, Y = log_ref.shape[1:]
+        where = "explore"
+        if not isinstance(models, Sequence) or not models:
+            fail(where, "models", "be a sequence of at least one model", repr(models))
+        for model in models:
+            guard_language_model(where, model, "each of models")
+        guard_space(where, space)
+        K, (X, Y) = len(models), (len(space.prompts), models[0].vocabulary**space.length)
+        as_floating(where, "log_ref", log_ref, "K X Y", (K, X, Y))
+        guard_laws(where, "log_ref", log_ref.detach(), logs=True)
+        if log_ref.dtype != models[0].dtype or log_ref.device.type != models[0].device.type:
+            wanted = f"be of the models' type and device, {models[0].dtype} on {models[0].device}"
+            fail(where, "log_ref", wanted, f"{log_ref.dtype} on {log_ref.device}")
         self.rounds = as_count(where, "rounds", rounds, high=10**6)
         self.r = as_floats(where, "r", r, "K X Y", (K, X, Y))
         weights = as_floats(where, "alpha", alpha, "K", (K,))
         betas = as_floats(where, "beta", beta, "K", (K,))
         if not ((betas >= 1e-8) & (betas <= 1e8)).all():
             fail(where, "beta", "be in [1e-8, 1e8]", float(betas[(betas < 1e-8) | (betas > 1e8)][0]))
+        for name, given in (("rngs", rngs), ("second", second)):
+            if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != K:
+                fail(where, name, f"be a sequence of {K}, one a run", repr(given))
         for source in second:
-            if source not in SOURCES:
+            if not isinstance(source, str) or source not in SOURCES:
                 unknown(where, "second", source, SOURCES)
-        if len(rngs) != K or len(second) != K:
-            fail(where, "rngs and second", f"be {K} each", (len(rngs), len(second)))
         self.space, self.log_ref, self.ensemble = space, log_ref, Ensemble(models)
         self.table, self.alpha, self.beta = (to_device(a, log_ref, log_ref.dtype) for a in (self.r, weights, betas))
-        mu0 = torch.full((X,), 1.0 / X, dtype=log_ref.dtype, device=log_ref.device) if space.mu0 is None else space.mu0
+        even = torch.full((X,), 1.0 / X, dtype=log_ref.dtype, device=log_ref.device)
+        mu0 = even if space.mu0 is None else space.mu0.to(log_ref)
         self.mu0, b = mu0, self.beta[:, None, None]
         possible = self.table.masked_fill(torch.isneginf(log_ref), -torch.inf)
         self.best = possible == possible.amax(dim=2, keepdim=True)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpsim.arrays import as_count, as_real, fail
-from mdpsim.lm.device import resolve_dtype
+from mdpsim.lm.device import as_device, resolve_dtype
 from mdpsim.rng import as_generator
 
 MAX_NODES = 2**14  # of a tree that is read as one sequence
@@ -151,7 +151,7 @@ class Transformer(LanguageModel):
         self.blocks = nn.ModuleList(_Block(config.width, config.heads) for _ in range(config.layers))
         self.norm, self.head = nn.LayerNorm(config.width), nn.Linear(config.width, config.vocabulary)
         self.double().restart(as_generator("Transformer", rng))
-        self.to(device=torch.device(device), dtype=resolve_dtype(dtype))
+        self.to(device=as_device("Transformer", device), dtype=resolve_dtype(dtype))
 
     def restart(self, rng: np.random.Generator | int) -> Transformer:
         """Draw the weights anew: embeddings of variance 1/2 each (they are added), matrices of 1 / inputs, biases 0."""
@@ -178,12 +178,14 @@ class Transformer(LanguageModel):
     def log_probs(self, tokens: Tensor, start: int = 0) -> Tensor:
         """See the module; a causal pass over the start symbol and the tokens."""
         guard_tokens("log_probs", self, tokens)
+        as_count("log_probs", "start", start, low=0, high=tokens.shape[1])
         ids = functional.pad(tokens, (1, 0), value=self.readable)
         return self._read(ids, torch.arange(ids.shape[1], device=ids.device), _causal)[0][:, start:]
 
     def next_log_probs(self, tokens: Tensor, past: Any = None) -> tuple[Tensor, Any]:
         """See the interface; keys and values are kept, so that a token costs one row."""
         first = past is None
+        guard_tokens("next_log_probs", self, tokens)
         ids = functional.pad(tokens, (1, 0), value=self.readable) if first else tokens
         done = 0 if first else past[0].shape[3]
         if done + ids.shape[1] > self.context + 1:
@@ -197,10 +199,14 @@ class Transformer(LanguageModel):
 
     def tree_log_probs(self, prompts: Tensor, length: int) -> list[Tensor] | None:
         """Every level of the tree of responses in one pass, for trees of at most MAX_NODES nodes."""
-        V, (X, P) = self.vocabulary, prompts.shape
-        n = sum(V**t for t in range(length))
-        if n > MAX_NODES:
-            return None
+        guard_tokens("tree_log_probs", self, prompts, name="prompts")
+        as_count("tree_log_probs", "length", length)
+        V, (X, P), n = self.vocabulary, prompts.shape, 0
+        for t in range(length):  # not a sum over all levels: their numbers grow without bound
+            n += V**t
+            if n > MAX_NODES:
+                return None
+        guard_tokens("tree_log_probs", self, prompts, length - 1, name="prompts")
         tree = _tree(V, length, P, self.device)
         ids = functional.pad(prompts, (1, 0), value=self.readable)
         ids = torch.cat([ids, tree.tokens.expand(X, -1)], dim=1)
@@ -241,7 +247,7 @@ class Transformer(LanguageModel):
             fail("Transformer.load", "path", "be a checkpoint that Transformer.save wrote", got)
         if vocabulary is not None and model.vocabulary != vocabulary:
             fail("Transformer.load", "path", f"hold a model of this vocabulary of {vocabulary} tokens", model.vocabulary)
-        return model.to(torch.device(device))
+        return model.to(as_device("Transformer.load", device))
 
 
 def shortened(error: Exception) -> str:
@@ -305,17 +311,24 @@ def _by_levels(V: int, length: int, P: int, q: Tensor, k: Tensor, v: Tensor) -> 
     return torch.cat(seen, dim=2)
 
 
-def guard_tokens(where: str, model: LanguageModel, tokens: Tensor, more: int = 0) -> None:
+def guard_language_model(where: str, model: object, name: str = "model") -> None:
+    """Guard a model's type."""
+    if not isinstance(model, LanguageModel):
+        fail(where, name, "be a LanguageModel", type(model).__name__)
+
+
+def guard_tokens(where: str, model: LanguageModel, tokens: Tensor, more: int = 0, name: str = "tokens") -> None:
     """Guard ids [N, T] that a model is to read, with room for ``more`` after them. Values are checked on the CPU only.
 
     On a GPU a look at the values would wait for the device in every inner loop: ``as_tokens`` checks what users bring.
     """
+    guard_language_model(where, model)
     if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype != torch.int64:
         got = f"{tokens.dtype} {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
-        fail(where, "tokens", "be an int64 tensor [N, T]", got)
+        fail(where, name, "be an int64 tensor [N, T]", got)
     if tokens.shape[1] + more > model.context:
         text = f"{tokens.shape[1]} and {more} to come" if more else tokens.shape[1]
-        fail(where, "tokens", f"fit the context of {model.context} tokens, prompt and response together", text)
+        fail(where, name, f"fit the context of {model.context} tokens, prompt and response together", text)
     if tokens.device.type == "cpu" and tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < model.readable:
         worst = int(tokens.min()) if int(tokens.min()) < 0 else int(tokens.max())
-        fail(where, "tokens", f"be ids of the vocabulary, 0 .. {model.readable - 1}", worst)
+        fail(where, name, f"be ids of the vocabulary, 0 .. {model.readable - 1}", worst)

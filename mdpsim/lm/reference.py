@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdpsim.arrays import as_count, as_real, fail, unknown
+from mdpsim.align.classes import depth
+from mdpsim.arrays import as_count, as_integers, as_real, fail, unknown
 from mdpsim.lm.device import resolve_device, to_device
-from mdpsim.lm.model import Config, LanguageModel, Transformer
+from mdpsim.lm.model import Config, LanguageModel, Transformer, guard_language_model
 from mdpsim.lm.train import Adam, TrainingTrace, fit
 from mdpsim.mdp.ngram import END, NGram, fit_ngram, frequent_words, read_sentences
 from mdpsim.rng import as_generator
@@ -64,6 +65,8 @@ class Reference:
 
     def text(self, ids: Sequence[int]) -> str:
         """Ids as text, up to the first end of a sentence."""
+        if len(ids):
+            as_integers("text", "ids", ids, "n", (None,), len(self.tokens))
         names = [self.tokens[i] for i in ids]
         names = names[: names.index(END)] if END in names else names
         return ("" if self.tokens[1:] == LETTERS else " ").join(names)
@@ -127,7 +130,9 @@ def perplexity(model: LanguageModel, sentences: Sentences) -> float:
     Raises:
         ValueError: no sentence, an empty one, or one longer than the context; ids outside the vocabulary.
     """
+    guard_language_model("perplexity", model)
     padded, lengths = _padded(sentences)
+    _guard_ids("perplexity", padded, model.vocabulary)
     parts = range(0, len(padded), READ_AT_ONCE)
     logs = [_log_probs(model, padded[i : i + READ_AT_ONCE], lengths[i : i + READ_AT_ONCE]).double() for i in parts]
     return float(torch.cat(logs).mean().neg().exp())
@@ -135,7 +140,9 @@ def perplexity(model: LanguageModel, sentences: Sentences) -> float:
 
 def ngram_perplexity(model: NGram, sentences: Sentences) -> float:
     """The same of an n-gram, whose first tokens of a sentence come after its end token alone."""
-    _padded(sentences)
+    if not isinstance(model, NGram):
+        fail("ngram_perplexity", "model", "be an NGram", type(model).__name__)
+    _guard_ids("ngram_perplexity", _padded(sentences)[0], len(model.tokens))
     logs = [np.log(model.after(s[:t])[s[t]]) for s in sentences for t in range(len(s))]
     return float(np.exp(-np.mean(logs)))
 
@@ -164,13 +171,25 @@ def _ids(sentences: Sequence[Sequence[str]], tokens: tuple[str, ...], context: i
 
 def _padded(sentences: Sentences) -> tuple[np.ndarray, np.ndarray]:
     """(ids [N, T], zero after the end, lengths [N])."""
+    listed = isinstance(sentences, Sequence) or (isinstance(sentences, np.ndarray) and sentences.ndim == 2)
+    if not listed or not all(isinstance(s, Sequence | np.ndarray) and not isinstance(s, str) for s in sentences):
+        fail("perplexity", "sentences", "be a sequence of sequences of integers", type(sentences).__name__)
     lengths = np.array([len(s) for s in sentences], dtype=np.int64)
     if not len(lengths) or not lengths.all():
         fail("perplexity", "sentences", "be at least one, none of them empty", f"lengths {lengths.tolist()[:8]}")
+    for row in sentences:
+        if depth(row) != 1 or np.asarray(row).dtype.kind not in "iu":
+            fail("perplexity", "sentences", "be sequences of integers", repr(row))
     ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
     for row, sentence in zip(ids, sentences, strict=True):
         row[: len(sentence)] = sentence
     return ids, lengths
+
+
+def _guard_ids(where: str, ids: np.ndarray, below: int) -> None:
+    """Refuse ids outside a vocabulary: a negative one would be read from the end."""
+    if ids.min() < 0 or ids.max() >= below:
+        fail(where, "sentences", f"hold ids in 0 .. {below - 1}", int(ids.min() if ids.min() < 0 else ids.max()))
 
 
 def _log_probs(model: LanguageModel, ids: np.ndarray, lengths: np.ndarray) -> Tensor:

@@ -21,11 +21,21 @@ from torch import Tensor
 
 from mdpsim.arrays import as_count, fail, unknown
 from mdpsim.lm.device import to_device
-from mdpsim.lm.model import LanguageModel, guard_tokens
+from mdpsim.lm.guards import (
+    MAX_LENGTH,
+    MAX_RESPONSES,
+    any_of,
+    as_enumerable,
+    as_floating,
+    as_rewards,
+    guard_callable,
+    guard_end,
+    guard_ids,
+)
+from mdpsim.lm.model import LanguageModel, guard_language_model, guard_tokens
 from mdpsim.rng import as_generator
 
 METHODS = ("auto", "tree", "prefixes")
-MAX_RESPONSES = 2**24  # log-probabilities at once
 BATCH = 2**14  # prefixes that are read at once
 _BLOCK = 256  # entries of a law whose cumulative sums are one product of matrices
 
@@ -45,7 +55,11 @@ def as_tokens(where: str, name: str, tokens: ArrayLike, model: LanguageModel, be
     Raises:
         ValueError: another shape, no integers, ids outside the vocabulary, more than the context holds.
     """
-    ids = tokens.detach().cpu().numpy() if isinstance(tokens, Tensor) else np.asarray(tokens)
+    guard_language_model(where, model)
+    try:
+        ids = tokens.detach().cpu().numpy() if isinstance(tokens, Tensor) else np.asarray(tokens)
+    except ValueError:
+        fail(where, name, "have shape [N, T], N >= 1", "a ragged sequence")
     if ids.ndim != 2 or len(ids) == 0:
         fail(where, name, "have shape [N, T], N >= 1", ids.shape)
     if ids.size and ids.dtype.kind not in "iu":
@@ -60,9 +74,13 @@ def as_tokens(where: str, name: str, tokens: ArrayLike, model: LanguageModel, be
 
 def token_log_probs(model: LanguageModel, prompts: Tensor, responses: Tensor, end: int | None = None) -> Tensor:
     """[N, L] log-probabilities of the tokens of responses [N, L] to prompts [N, P]; 0 for those after the end token."""
+    where = "token_log_probs"
+    guard_tokens(where, model, prompts, name="prompts")
+    guard_ids(where, "responses", responses, "N L", (len(prompts), None), model.vocabulary)
     if responses.shape[1] == 0:
-        fail("token_log_probs", "responses", "have at least one token", tuple(responses.shape))
-    guard_tokens("token_log_probs", model, prompts, responses.shape[1] - 1)
+        fail(where, "responses", "have at least one token", tuple(responses.shape))
+    guard_tokens(where, model, prompts, responses.shape[1] - 1, name="prompts")
+    guard_end(where, end, model.vocabulary)
     rows = model.log_probs(torch.cat([prompts, responses[:, :-1]], dim=1), start=prompts.shape[1])
     picked = rows.gather(2, responses[..., None])[..., 0]
     return picked if end is None else picked.masked_fill(_over(responses, end), 0.0)
@@ -93,8 +111,9 @@ def sample_responses(
     Raises:
         ValueError: naming the argument; prompt and response longer than the context.
     """
-    n = as_count("sample_responses", "length", length, high=2**20)
-    guard_tokens("sample_responses", model, prompts, n - 1)
+    n = as_count("sample_responses", "length", length, high=MAX_LENGTH)
+    guard_tokens("sample_responses", model, prompts, n - 1, name="prompts")
+    guard_end("sample_responses", end, model.vocabulary)
     N = len(prompts)
     uniforms = to_device(as_generator("sample_responses", rng).random((n, N)), model.device)
     tokens, past = prompts, None
@@ -115,9 +134,20 @@ def sample_responses(
 
 
 def draw(log_p: Tensor, uniforms: Tensor) -> Tensor:
-    """[N] tokens: the first whose cumulative probability exceeds u times the total; log_p [N, V], u [N] in [0, 1)."""
+    """[N] tokens: the first whose cumulative probability exceeds u times the total; log_p [N, V], u [N] in [0, 1).
+
+    Raises:
+        ValueError: other shapes; on the CPU also NaN, a row of zeros, or a number outside [0, 1).
+    """
+    N, _ = as_floating("draw", "log_p", log_p, "N V", (None, None))
+    as_floating("draw", "uniforms", uniforms, "N", (N,))
     p = log_p.double().exp()
     cumulative = _cumulative(p)
+    if cumulative.device.type == "cpu":  # a law of NaN would be read as the first token
+        if any_of(~(cumulative[:, -1] > 0.0)):
+            fail("draw", "log_p", "hold logarithms of laws", "NaN, or only zeros")
+        if any_of(~((uniforms >= 0.0) & (uniforms < 1.0))):
+            fail("draw", "uniforms", "lie in [0, 1)", f"{float(uniforms.min()):g} to {float(uniforms.max()):g}")
     aim = uniforms.double()[:, None] * cumulative[:, -1:]
     return (cumulative <= aim).sum(dim=1)  # u < 1, so that the aim is below the total, in floating point too
 
@@ -145,25 +175,43 @@ def best_of_n(
         n: number of samples of each prompt.
     Returns:
         Sample; log_prob is that of the model, not of best-of-n.
+    Raises:
+        ValueError: naming the argument; rewards of another shape, or NaN.
     """
     times = as_count("best_of_n", "n", n)
+    guard_tokens("best_of_n", model, prompts, as_count("best_of_n", "length", length, high=MAX_LENGTH) - 1, name="prompts")
+    if times * len(prompts) > MAX_RESPONSES:
+        fail("best_of_n", "n", f"draw at most {MAX_RESPONSES} responses in all", f"{len(prompts)} * {times}")
+    if isinstance(reward, Tensor):
+        as_enumerable("best_of_n", model.vocabulary, length)
+        as_rewards("best_of_n", "reward", reward, "N V^L", (len(prompts), model.vocabulary**length))
+    else:
+        guard_callable("best_of_n", "reward", reward)
     many = prompts.repeat_interleave(times, dim=0)
     found = sample_responses(model, many, length, rng, end=end)
     if isinstance(reward, Tensor):
-        shape = (len(prompts), model.vocabulary**length)
-        if reward.shape != shape:
-            fail("best_of_n", "reward", f"have shape [N, V^L] = {shape}", tuple(reward.shape))
         place = response_index(found.responses, model.vocabulary)
         values = reward.repeat_interleave(times, dim=0).gather(1, place[:, None])[:, 0]
     else:
         values = reward(many, found.responses)
+        as_rewards("best_of_n", "reward(prompts, responses)", values, "M", (len(many),))
+    if any_of(torch.isnan(reward if isinstance(reward, Tensor) else values)):  # which argmax takes for the largest
+        fail("best_of_n", "reward", "give numbers", "NaN")
     scores = values.view(-1, times)
     best = (scores.argmin(dim=1) if worst else scores.argmax(dim=1)) + times * torch.arange(len(prompts), device=scores.device)
     return Sample(found.responses[best], found.log_prob[best])
 
 
 def response_index(responses: Tensor, vocabulary: int) -> Tensor:
-    """[N] the place of responses [N, L] in an enumeration."""
+    """[N] the place of responses [N, L] in an enumeration.
+
+    Raises:
+        ValueError: naming the argument; responses of which there are more than 2^62.
+    """
+    V = as_count("response_index", "vocabulary", vocabulary, high=2**31)
+    guard_ids("response_index", "responses", responses, "N L", (None, None), V)
+    if responses.shape[1] * np.log2(V) > 62.0:
+        fail("response_index", "responses", "be among at most 2^62", f"{V}^{responses.shape[1]}")
     place = torch.zeros(len(responses), dtype=torch.int64, device=responses.device)
     for t in range(responses.shape[1]):
         place = place * vocabulary + responses[:, t]
@@ -183,11 +231,13 @@ def enumerate_log_probs(
         ValueError: more than 2^24 responses in all; prompt and response longer than the context; "tree" without one.
     """
     where = "enumerate_log_probs"
-    L, V = as_count(where, "length", length), model.vocabulary
-    guard_tokens(where, model, prompts, L - 1)
-    if L * np.log(V) + np.log(len(prompts)) > np.log(MAX_RESPONSES) + 1e-9:
-        fail(where, "prompts and length", f"give at most {MAX_RESPONSES} responses", f"{len(prompts)} * {V}^{L}")
-    if method not in METHODS:
+    guard_tokens(where, model, prompts, as_count(where, "length", length, high=MAX_LENGTH) - 1, name="prompts")
+    if not len(prompts):
+        fail(where, "prompts", "be at least one", tuple(prompts.shape))
+    V = model.vocabulary
+    L = as_enumerable(where, V, length, len(prompts))
+    guard_end(where, end, V)
+    if not isinstance(method, str) or method not in METHODS:
         unknown(where, "method", method, METHODS)
     levels = None if method == "prefixes" else model.tree_log_probs(prompts, L)
     if levels is None:

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from mdpsim.arrays import as_count, as_floats, as_real, fail
-from mdpsim.lm.device import resolve_dtype, to_device
-from mdpsim.lm.model import LanguageModel, guard_tokens
+from mdpsim.lm.device import as_device, resolve_dtype, to_device
+from mdpsim.lm.guards import MAX_RESPONSES, any_of, as_enumerable
+from mdpsim.lm.model import LanguageModel, guard_language_model, guard_tokens
 
 
 class TokenTable(LanguageModel):
@@ -34,14 +35,16 @@ class TokenTable(LanguageModel):
         self, V: int, length: int, theta: ArrayLike, *, device: str | torch.device = "cpu", dtype: str = "float64"
     ) -> None:
         super().__init__()
-        self.vocabulary, self.length = as_count("TokenTable", "V", V), as_count("TokenTable", "length", length)
+        self.vocabulary = as_count("TokenTable", "V", V, high=MAX_RESPONSES)
+        self.length = as_enumerable("TokenTable", V, as_count("TokenTable", "length", length, high=64))
         n = sum(V**t for t in range(1, length + 1))
         table = as_floats("TokenTable", "theta", theta, "X n", (None, n))
         self.readable, self.context = V + len(table), length + 1
-        self.theta = nn.Parameter(to_device(table, torch.device(device), resolve_dtype(dtype)))
+        self.theta = nn.Parameter(to_device(table, as_device("TokenTable", device), resolve_dtype(dtype)))
 
     def tree_log_probs(self, prompts: Tensor, length: int) -> list[Tensor] | None:
         """Every row of the tables of these prompts."""
+        as_count("tree_log_probs", "length", length, high=self.length)
         sizes = [self.vocabulary**t for t in range(1, self.length + 1)]
         rows = self.theta[self._number(prompts)].split(sizes, dim=1)[:length]
         return [torch.log_softmax(r.reshape(len(prompts), -1, self.vocabulary), dim=-1) for r in rows]
@@ -49,7 +52,7 @@ class TokenTable(LanguageModel):
     def log_probs(self, tokens: Tensor, start: int = 0) -> Tensor:
         """See ``LanguageModel``; from start = 1 on, for nothing is said before the prompt."""
         guard_tokens("log_probs", self, tokens)
-        if start < 1:
+        if as_count("log_probs", "start", start, low=0, high=tokens.shape[1]) < 1:
             fail("log_probs", "start", "be at least 1: a table's first token is the prompt", start)
         T, N = tokens.shape[1], len(tokens)
         levels = self.tree_log_probs(tokens[:, :1], T)
@@ -63,8 +66,11 @@ class TokenTable(LanguageModel):
         return torch.stack(out, dim=1)[:, start - 1 :]
 
     def _number(self, prompts: Tensor) -> Tensor:
+        guard_tokens("TokenTable", self, prompts, name="prompts")
         if prompts.shape[1] != 1:
             fail("TokenTable", "prompts", "be one id each", f"{prompts.shape[1]} tokens")
+        if prompts.device.type == "cpu" and any_of(prompts < self.vocabulary):  # it would be another prompt's table
+            fail("TokenTable", "prompts", f"be numbers of prompts, from {self.vocabulary} on", int(prompts.min()))
         return prompts[:, 0] - self.vocabulary
 
 
@@ -78,6 +84,8 @@ class Residual(LanguageModel):
 
     def __init__(self, reference: LanguageModel, correction: LanguageModel, *, bound: float) -> None:
         super().__init__()
+        for name, given in (("reference", reference), ("correction", correction)):
+            guard_language_model("Residual", given, name)
         if correction.vocabulary != reference.vocabulary or correction.readable != reference.readable:
             sizes = (reference.vocabulary, reference.readable)
             fail("Residual", "correction", f"have the reference's vocabulary and readable ids {sizes}",
@@ -106,8 +114,18 @@ class Residual(LanguageModel):
 
 
 def table_of(log_pi: ArrayLike, V: int, length: int) -> np.ndarray:
-    """[X, n] logits of the ``TokenTable`` whose responses have the laws exp(log_pi) [X, V^length], all positive."""
+    """[X, n] logits of the ``TokenTable`` whose responses have the laws exp(log_pi) [X, V^length], all positive.
+
+    Raises:
+        ValueError: naming the argument; rows that do not sum to one within 1e-4 (what a model in float32 gives).
+    """
+    as_enumerable("table_of", as_count("table_of", "V", V, high=MAX_RESPONSES), as_count("table_of", "length", length, high=64))
     ahead = as_floats("table_of", "log_pi", log_pi, "X Y", (None, V**length))
+    with np.errstate(over="ignore", under="ignore"):
+        off = np.abs(np.exp(ahead).sum(axis=1) - 1.0)
+    if not off.max() <= 1e-4:
+        got = f"off by {off.max():.3g} in row {off.argmax()}"
+        fail("table_of", "exp(log_pi)", "have rows that sum to one within 1e-4", got)
     parts: list[np.ndarray] = []
     for _ in range(length):
         rows = ahead.reshape(len(ahead), -1, V)

@@ -20,7 +20,18 @@ from torch import Tensor, nn
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_real, fail, frozen
 from mdpsim.lm import losses
-from mdpsim.lm.model import MAX_NODES, LanguageModel
+from mdpsim.lm.guards import (
+    MAX_LENGTH,
+    MAX_RESPONSES,
+    as_enumerable,
+    as_floating,
+    as_rewards,
+    as_scalar,
+    guard_callable,
+    guard_ids,
+    guard_mu0,
+)
+from mdpsim.lm.model import MAX_NODES, LanguageModel, guard_language_model, guard_tokens
 from mdpsim.lm.sample import enumerate_log_probs, sample_responses, sequence_log_probs
 from mdpsim.records import record
 from mdpsim.rng import as_generator
@@ -29,11 +40,14 @@ Watch = Callable[[], Mapping[str, Tensor]]
 
 
 class TrainingError(RuntimeError):
-    """A loss left the real numbers. ``step``: where; the model has its last good weights, those of step ``kept``."""
+    """A loss left the real numbers, or the norm of its gradient did: Adam stands still where a square overflows.
 
-    def __init__(self, step: int, value: float, kept: int) -> None:
+    ``step``: where; the model has its last good weights, those of step ``kept``.
+    """
+
+    def __init__(self, step: int, value: float, kept: int, what: str = "the loss") -> None:
         super().__init__(
-            f"the loss is {value} at step {step}: the weights of step {kept} were put back (is the learning rate too large, "
+            f"{what} is {value} at step {step}: the weights of step {kept} were put back (is the learning rate too large, "
             "or a response impossible?)"
         )
         self.step, self.kept = step, kept
@@ -83,16 +97,38 @@ class TrainingTrace(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Enumerable responses: prompts [X, P] ids, ``length`` tokens, mu0 [X] (None: uniform), the end token if there is one."""
+    """Enumerable responses.
+
+    Args:
+        prompts: [X, P] int64 ids. length: tokens of a response. mu0: [X] law of the prompt; None is uniform.
+        end: id of the end token; None where there is none.
+    Raises:
+        ValueError: naming the argument, what was wanted and what came.
+    """
 
     prompts: Tensor
     length: int
     mu0: Tensor | None = None
     end: int | None = None
 
+    def __post_init__(self) -> None:
+        guard_ids("Space", "prompts", self.prompts, "X P", (None, None), 2**31)
+        if not len(self.prompts):
+            fail("Space", "prompts", "be at least one", tuple(self.prompts.shape))
+        as_count("Space", "length", self.length, high=MAX_LENGTH)
+        guard_mu0("Space", self.mu0, len(self.prompts))
+        if self.end is not None:
+            as_count("Space", "end", self.end, low=0, high=2**31)
+
     def log_probs(self, model: LanguageModel) -> Tensor:
         """[X, V^length], differentiable."""
         return enumerate_log_probs(model, self.prompts, self.length, end=self.end)
+
+
+def guard_space(where: str, space: object) -> None:
+    """Guard a Space's type: its fields are its own."""
+    if not isinstance(space, Space):
+        fail(where, "space", "be a Space", type(space).__name__)
 
 
 def fit(
@@ -106,10 +142,17 @@ def fit(
         watch: () -> name -> tensor, recorded at step 0, every ``every`` steps and at the end (without gradients).
         state: the optimiser of an earlier call, to go on with its moments.
     Raises:
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite, or the square of its gradient did.
         ValueError: naming the argument, what was wanted and what came.
     """
     gap = as_count("fit", "every", every)
+    if not isinstance(model, nn.Module):
+        fail("fit", "model", "be a torch module", type(model).__name__)
+    guard_callable("fit", "loss", loss)
+    if watch is not None:
+        guard_callable("fit", "watch", watch)
+    if not isinstance(optimiser, Adam):
+        fail("fit", "optimiser", "be an Adam", type(optimiser).__name__)
     if not trainable(model):
         fail("fit", "model", "have parameters to train", "none")
     adam = optimiser.over(model) if state is None else state
@@ -120,7 +163,7 @@ def fit(
     seen: list[dict[str, np.ndarray]] = []
     for step in range(optimiser.steps + 1):
         last = step == optimiser.steps
-        value = loss()
+        value = as_scalar("fit", "loss()", loss())
         fresh.append(value.detach())
         if step % gap == 0 or last:
             _check(fresh, len(curve), model, kept, kept_at)
@@ -154,6 +197,12 @@ def _check(fresh: list[Tensor], first: int, model: nn.Module, kept: list[Tensor]
             for p, good in zip(trainable(model), kept, strict=True):
                 p.copy_(good)
         raise TrainingError(first + bad, float(values[bad]), kept_at)
+    norms = [p.grad.norm() for p in trainable(model) if p.grad is not None]  # of the step before
+    if norms and not bool(torch.isfinite(torch.stack(norms)).all()):
+        with torch.no_grad():
+            for p, good in zip(trainable(model), kept, strict=True):
+                p.copy_(good)
+        raise TrainingError(first + len(fresh) - 2, float(torch.stack(norms).max()), kept_at, "the gradient's norm")
 
 
 def maximise(
@@ -167,7 +216,14 @@ def maximise(
         log_ref: [X, Y], for the curve of KL(pi || pi_ref).
     Returns:
         TrainingTrace with ``value``, ``entropy`` (mean over prompts), ``top`` (largest probability), ``kl``.
+    Raises:
+        TrainingError, ValueError: as ``fit``.
     """
+    guard_language_model("maximise", model)
+    guard_space("maximise", space)
+    guard_callable("maximise", "objective", objective)
+    if log_ref is not None:
+        as_floating("maximise", "log_ref", log_ref, "X Y", (len(space.prompts), model.vocabulary**space.length))
 
     def watch() -> dict[str, Tensor]:
         log_pi = space.log_probs(model)
@@ -176,7 +232,10 @@ def maximise(
         }
         return found if log_ref is None else found | {"kl": losses.divergence(log_pi, log_ref).mean()}
 
-    return fit(model, lambda: -objective(space.log_probs(model)), optimiser=optimiser, watch=watch, every=every)
+    def loss() -> Tensor:
+        return -as_scalar("maximise", "objective(log_pi)", objective(space.log_probs(model)))
+
+    return fit(model, loss, optimiser=optimiser, watch=watch, every=every)
 
 
 def reinforce_fit(
@@ -191,11 +250,20 @@ def reinforce_fit(
         reference, beta: the signal is r - beta log pi / pi_ref; beta = 0 is RL without KL.
     Returns:
         TrainingTrace; its loss is minus the mean signal of each step's responses, and ``entropy`` their mean -log pi.
+    Raises:
+        TrainingError, ValueError: as ``fit``; rewards of another shape.
     """
+    where = "reinforce_fit"
+    guard_tokens(where, model, prompts, as_count(where, "length", length, high=MAX_LENGTH) - 1, name="prompts")
+    guard_callable(where, "reward", reward)
+    if reference is not None:
+        guard_language_model(where, reference, "reference")
     times = as_count("reinforce_fit", "n", n, low=2)
     weight = as_real("reinforce_fit", "beta", beta, 0.0, 1e8)
     if weight > 0.0 and reference is None:
         fail("reinforce_fit", "reference", "be given where beta > 0", None)
+    if not 0 < len(prompts) * times <= MAX_RESPONSES:
+        fail(where, "n", f"give 1 to {MAX_RESPONSES} responses a step", f"{len(prompts)} * {times}")
     generator = as_generator("reinforce_fit", rng)
     many = prompts.repeat_interleave(times, dim=0)
     last: dict[str, Tensor] = {}
@@ -203,7 +271,9 @@ def reinforce_fit(
     def loss() -> Tensor:
         y = sample_responses(model, many, length, generator, end=end).responses
         log_pi = sequence_log_probs(model, many, y, end)
-        signal = reward(many, y).to(log_pi.dtype)
+        paid = reward(many, y)
+        as_rewards(where, "reward(prompts, responses)", paid, "N", (len(many),))  # [N, 1] would broadcast
+        signal = paid.to(log_pi.dtype)
         if weight > 0.0:
             assert reference is not None
             with torch.no_grad():
@@ -222,7 +292,17 @@ def prefix_counts(responses: Tensor, prompt: Tensor, n_prompts: int, vocabulary:
 
     Args:
         responses: [N, L] tokens. prompt: [N] numbers 0 .. X - 1 of their prompts.
+    Raises:
+        ValueError: naming the argument; more than 2^24 prefixes and tokens.
     """
+    where = "prefix_counts"
+    X = as_count(where, "n_prompts", n_prompts, high=MAX_RESPONSES)
+    V = as_count(where, "vocabulary", vocabulary, high=MAX_RESPONSES)
+    guard_ids(where, "responses", responses, "N L", (None, None), V)
+    guard_ids(where, "prompt", prompt, "N", (len(responses),), X)
+    if not responses.numel():
+        fail(where, "responses", "be at least one, of at least one token", tuple(responses.shape))
+    as_enumerable(where, V, responses.shape[1], X)
     counts, prefix = [], prompt
     for t in range(responses.shape[1]):
         place = prefix * vocabulary + responses[:, t]
@@ -236,7 +316,16 @@ def clone(
     model: LanguageModel, space: Space, counts: list[Tensor], *, kappa: float = 1.0, optimiser: Adam = DEFAULT,
     every: int = 50,
 ) -> TrainingTrace:
-    """Behaviour cloning by regularised maximum likelihood: ``losses.cloning`` on every prefix (models with a tree)."""
+    """Behaviour cloning by regularised maximum likelihood: ``losses.cloning`` on every prefix (models with a tree).
+
+    Args:
+        counts: of demonstrations, as ``prefix_counts`` gives them. kappa: pseudo-counts.
+    Raises:
+        TrainingError, ValueError: as ``fit``; no demonstrations.
+    """
+    guard_language_model("clone", model)
+    guard_space("clone", space)
+
     def loss() -> Tensor:
         levels = model.tree_log_probs(space.prompts, space.length)
         if levels is None:

@@ -150,7 +150,7 @@ class TokenMDP:
         if pi is None:
             policy = self.uniform_policy()
         else:
-            shape = np.shape(pi)
+            shape = pi.shape if isinstance(pi, np.ndarray) else ()
             if len(shape) == 3 and shape[2] != self.A:
                 fail("responses", "pi", f"be over this vocabulary of {self.A} tokens", f"a policy over {shape[2]}")
             policy = as_simplex("responses", "pi", pi, "H S A", (self.H, self.S, self.A))
@@ -198,7 +198,9 @@ class TokenMDP:
             fail("token_policy", "log_prob", f"have shape [X, Y] = ({self.X}, {self.Y})", logs.shape)
         if np.isnan(logs).any() or (logs == np.inf).any():
             fail("token_policy", "log_prob", "hold logarithms of probabilities", "NaN or inf")
-        law = as_simplex("token_policy", "exp(log_prob)", np.exp(logs), "X Y", (self.X, self.Y))
+        with np.errstate(over="ignore", under="ignore"):
+            whole = np.exp(logs)
+        law = as_simplex("token_policy", "exp(log_prob)", whole, "X Y", (self.X, self.Y))
         if self.end is not None:
             ids = self.responses(frozen(np.full((self.H, self.S, self.A), 1.0 / self.A))).tokens
             odd = ((ids[:, :-1] == self.end) & (ids[:, 1:] != self.end)).any(axis=1)

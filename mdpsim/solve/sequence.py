@@ -25,6 +25,7 @@ from mdpsim.rng import as_generator
 
 MAX_NEWTON, MAX_HALVINGS = 200, 60
 MAX_DRAWS = 10**9
+LARGEST = 1e150  # of features
 
 
 @record
@@ -161,7 +162,11 @@ def fit_moments(pi0: ArrayLike, features: ArrayLike, moments: ArrayLike, *, tol:
     tol = as_real(where, "tol", tol, 1e-14, 1.0)
     on = prior > 0.0
     low, high = f[on].min(axis=0), f[on].max(axis=0)
+    if max(-low.min(), high.max()) > LARGEST:
+        fail(where, "features", f"lie within +-{LARGEST:g}", f"{low.min():.6g} to {high.max():.6g}")
     width = np.where(high > low, high - low, 1.0)
+    if (np.maximum(low - goal, goal - high) > tol * width).any():  # and Newton's method would meet NaN
+        fail(where, "moments", "be those of a law on the prior's support", "moments outside the convex hull of the features")
     g, log_prior = (f[on] - goal) / width, np.log(prior[on])
     theta, steps = np.zeros(goal.size), 0
     log_z, p = _family(g, log_prior, theta)

@@ -22,10 +22,12 @@ from mdpsim.align.inference import align, inference_loss_rate
 from mdpsim.align.procedures import BestOfN, WorstOfN
 from mdpsim.align.spaces import quantile_scale
 from mdpsim.align.transforms import LOG, best_of_n_kl
+from mdpsim.arrays import as_count, fail
 from mdpsim.claims.claim import Claim, Point, Twin, per_seed, product
 from mdpsim.claims.rules import Identity, Limit
 from mdpsim.papers.balashankar2024.bounds import KINDS, PAPER, PRESETS, Vector, random_transform
 
+MOST_DRAWS = 10**9  # from the reference, for the draws of one policy
 PAIRS = 200  # of returned responses in a trial
 CDFS = {  # rewards of the reference: sampler and CDF
     "normal": lambda rng, n: rng.normal(size=n),
@@ -49,9 +51,14 @@ def quantile_of(family: str, r: Vector) -> Vector:
 def _accepted(family: str, log_density, n: int, rng: np.random.Generator) -> Vector:  # type: ignore[no-untyped-def]
     """Rewards of n draws from pi, by rejection from the reference: log_density <= 0 is log pi / pi_ref less its maximum."""
     kept: list[Vector] = []
-    while sum(map(len, kept)) < n:
+    have, tried = 0, 0
+    while have < n:
         r = CDFS[family](rng, 4 * n)
         kept.append(r[np.log(rng.random(r.size)) < log_density(r)])
+        have, tried = have + kept[-1].size, tried + r.size
+        if n * tried > MOST_DRAWS * max(have, 1):  # what all n are expected to take
+            wanted = f"be at most {MOST_DRAWS * have // (PAIRS * tried)}, for {MOST_DRAWS:g} draws from the reference to do"
+            fail("measure_only_transform", "n", wanted, f"{n // PAIRS}, with {have} of {tried} draws accepted")
     return np.concatenate(kept)[:n]
 
 
@@ -63,7 +70,7 @@ def measure_only_transform(point: Point, rng: np.random.Generator) -> Mapping[st
     1]. False columns: the win rate of a policy tilted by Phi of the raw reward (clipped to [0, 1]) at the same beta; the
     integral without the factor N.
     """
-    n, family, scale = point["n"], point["family"], quantile_scale()
+    n, family, scale = as_count("measure_only_transform", "n", point["n"], high=10**5), point["family"], quantile_scale()
     phi = random_transform(str(rng.choice(KINDS)), rng)
     policy = align(scale, phi, kl=float(rng.uniform(0.2, 1.0)))
     worst = point["procedure"] == "worst-of"

@@ -25,7 +25,7 @@ from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import Counts, sample_counts
 from mdpsim.estimate.experts import random_expert
 from mdpsim.mdp.tabular import MDP
-from mdpsim.papers.tiapkin2023.bounds import DELTA, EXPERTS, FAMILIES, PAPER, A, H, S, random_instance
+from mdpsim.papers.tiapkin2023.bounds import DELTA, EXPERTS, FAMILIES, PAPER, A, H, S, random_instance, redrawn
 from mdpsim.papers.tiapkin2023.cloning import measure_cloning
 from mdpsim.solve.exact import occupancy, trajectory_kl
 
@@ -99,12 +99,14 @@ def _constant(point: Point, rng: np.random.Generator, copies: int) -> dict[str, 
 
 def _well_visited(point: Point, rng: np.random.Generator) -> tuple[MDP, FloatArray, FloatArray]:
     """An instance, its expert and occupancies, redrawn until the condition of (1) holds."""
-    while True:
+
+    def draw() -> tuple[tuple[MDP, FloatArray, FloatArray], float]:
         mdp, expert = random_instance(point["family"], rng), _expert(point["expert"], rng)
         d = occupancy(mdp, expert)
         mass = d[..., None] * expert
-        if point["n_demos"] * mass[mass > 0].min() >= MIN_EXPECTED:
-            return mdp, expert, d
+        return (mdp, expert, d), float(mass[mass > 0].min())
+
+    return redrawn("measure_constant", point["n_demos"], MIN_EXPECTED, draw)
 
 
 def _expert(kind: str, rng: np.random.Generator) -> FloatArray:

@@ -29,7 +29,7 @@ from mdpsim.estimate.cloning import fit_bc
 from mdpsim.estimate.data import sample_counts
 from mdpsim.estimate.experts import optimal_expert, random_expert
 from mdpsim.mdp.tabular import MDP
-from mdpsim.papers.tiapkin2023.bounds import FAMILIES, PAPER, A, H, S, random_instance
+from mdpsim.papers.tiapkin2023.bounds import FAMILIES, PAPER, A, H, S, random_instance, redrawn
 from mdpsim.papers.tiapkin2023.value_gap import lost_value
 from mdpsim.solve.exact import evaluate, occupancy
 
@@ -87,12 +87,15 @@ def measure_optimal_gap(point: Point, rng: np.random.Generator) -> Mapping[str, 
 @per_seed
 def measure_late_gap(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
     """The same, on instances redrawn until every reached (h, s) is expected MIN_EXPECTED times: where the limit is near."""
-    while True:
+
+    def draw() -> tuple[tuple[MDP, FloatArray], float]:
         mdp = random_instance(point["family"], rng)
         expert = optimal_expert(mdp)
         d = occupancy(mdp, expert)
-        if point["n_demos"] * d[d > 0].min() >= MIN_EXPECTED:
-            return _optimal_gap(mdp, expert, point["n_demos"], rng)
+        return (mdp, expert), float(d[d > 0].min())
+
+    mdp, expert = redrawn("measure_late_gap", point["n_demos"], MIN_EXPECTED, draw)
+    return _optimal_gap(mdp, expert, point["n_demos"], rng)
 
 
 def _optimal_gap(mdp: MDP, expert: FloatArray, n_demos: int, rng: np.random.Generator) -> dict[str, float]:

@@ -35,7 +35,7 @@ import numpy as np
 
 from mdpsim import rng as rng_
 from mdpsim.align.xpo import theorem_alpha
-from mdpsim.arrays import FloatArray
+from mdpsim.arrays import FloatArray, fail
 from mdpsim.claims.claim import Claim, Point, Twin
 from mdpsim.claims.device import side_by_side
 from mdpsim.claims.rules import HighProb
@@ -52,6 +52,7 @@ LAZY = 0.1  # searches in rounds 1, 2, .., 10, 11, 13, ..: when the history has 
 LEARNERS = {  # where the second response comes from, and alpha over the theorem's
     "xpo": ("reference", 1.0), "online": ("policy", 0.0), "comparator": ("reference", 0.0), "flipped": ("reference", -1.0),
 }
+MOST_REDRAWS = 1000  # of the reference; at the claim's own points every seventh will do
 SIDE = 120  # runs in one ensemble
 Columns = Mapping[str, np.ndarray]
 
@@ -82,12 +83,19 @@ def draw_instance(point: Point, rng: np.random.Generator) -> Instance:
     shape = Config(vocabulary=V, context=L + 1, prompts=1, layers=1, width=16, heads=2, gain=GAIN)
     low, high = np.log(1 / (8 * T)), np.log(1 / (4 * T))
     model, space = Transformer(shape, rng), _space(V, L, "cpu")
+    rarest = []
     while True:
         with torch.no_grad():
             log_ref = space.log_probs(model)[0].numpy()
         rare = np.flatnonzero((log_ref >= low) & (log_ref <= high))
         if rare.size:
             break
+        rarest.append(log_ref.min())
+        if len(rarest) == MOST_REDRAWS:
+            p = float(np.exp(np.median(rarest)))
+            wanted = "leave a response of a random transformer a probability in [1/(8T), 1/(4T)]: the rarest of"
+            wanted += f" {V}^{L} has about {p:.2g}, which is so for T from {0.125 / p:.2g} to {0.25 / p:.2g}"
+            fail("draw_instance", "rounds", wanted, f"{T}, and none in {MOST_REDRAWS} draws")
         model.restart(rng)
     good = rare[np.argmax(log_ref[rare])]
     r = rng.uniform(0.0, MARGIN, V**L)
