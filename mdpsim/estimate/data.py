@@ -196,13 +196,12 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
         mdp: H stages, S states, A actions.
         pi: [H, S, A] policy.
         n: number of episodes, 1 to 10^12.
-        rng: Generator or an integer seed. Over PCG64 the draws are those of its own ``binomial`` and ``random``, and it is left
+        rng: Generator or an integer seed. Over PCG64 the draws are those of numpy 2.5's ``binomial`` and ``random``, and it is left
             where they would leave it; any other bit generator gives the 128-bit seed of a PCG64, two words.
     Returns:
         Counts: visits [H, S, A], n.
-    Exactness: conditional multinomials by numpy's binomials on shares p / (p + q), each known to a few ulp. A binomial of mean
-        up to 30 has its law up to rounding; beyond, it is within 1.1e-4 of it in total variation, 1e-5 from a variance of 4000
-        on (kernels/pcg64.py says why). Entries of probability zero get no trajectory.
+    Exactness: exact conditional multinomials by binomials (inversion and BTPE) on shares p / (p + q), each known to a few ulp;
+        entries of probability zero get no trajectory.
     Cost: O(H S A S) whatever n; O(n H + S * rows visited) where that is less. O(H S A K) for Successors, and for a
         LinearMDP O(H (S A d + d S)): features are counted, not next states.
     Raises:

@@ -8,6 +8,10 @@ anywhere in ``kernels/`` starts a fresh directory.
 The base directory is ``$MDPSIM_CACHE_DIR``, else ``$NUMBA_CACHE_DIR`` (a leading ~ is the home directory), else the user's
 cache directory; where none can be written, or there is no home, a directory in the system's temporary folder.
 
+Callees are inlined, always. A callee that LLVM leaves as a function is there twice, as it was compiled for itself and as it came
+out within the kernel, with sums in another order where reassociation is allowed; a process that compiles runs the one, a
+process that loads from the cache the other, and the last bits differ.
+
 A loop that sums (or multiplies up) floats stores nothing. Before a vectorised loop with a store LLVM checks at run time that
 the arrays are not close to each other, and takes the scalar loop where they are: the elements come out the same, but a sum is
 then added in another order, and its last bits depend on where the arrays happen to lie. A test reads the kernels for it.
@@ -127,17 +131,17 @@ def parallel_kernel(function: Callable[..., Any]) -> Any:
 
 def exact(function: Callable[..., Any]) -> Any:
     """Compile a callee whose rounding must not be reordered (exp, log, compensated sums): contract only."""
-    return _compile(function, {"contract"})
+    return _compile(function, {"contract"}, forceinline=True)
 
 
 def rounded(function: Callable[..., Any]) -> Any:
     """Compile a callee in which every operation rounds by itself, not even fused: the same bits on every processor."""
-    return _compile(function, ())
+    return _compile(function, (), forceinline=True)
 
 
 def helper(function: Callable[..., Any]) -> Any:
     """Compile a callee of kernels (not an entry: its argument types follow its callers)."""
-    return _compile(function, FASTMATH)
+    return _compile(function, FASTMATH, forceinline=True)
 
 
 def uncached() -> list[str]:

@@ -10,11 +10,9 @@ products are put together from 64-bit ones.
 
 Binomials: inversion for n p <= 30, else BTPE (Kachitvichyanukul and Schmeiser 1988, "Binomial random variate generation",
 CACM 31), after numpy's ``random_binomial`` (numpy/random/src/distributions/distributions.c, BSD 3-clause, (c) NumPy Developers)
-and its translation in numba (numba/np/random/distributions.py, BSD 2-clause, (c) Anaconda, Inc.), as they are for numpy below
-2.5: the same numbers from the same state. numpy 2.5 mends a constant in ``_above_stirling`` (13680 for 13860, and two signs);
-here the constant stays, so that draws do not change with numpy's version. It makes BTPE's law not quite binomial: off by
-1.1e-4 in total variation at worst, where n p (1 - p) is some 200 to 300, and by less than 1e-5 from 4000 on (computed, not
-measured: a value is kept in proportion to the law that the squeezes believe in). Inversion is exact up to rounding.
+and its translation in numba (numba/np/random/distributions.py, BSD 2-clause, (c) Anaconda, Inc.): the numbers of numpy 2.5 from
+the same state. Before 2.5 numpy (and numba) have 13680 for 13860 in ``_stirling`` and two signs wrong in ``_above_stirling``,
+which puts BTPE's law 1.1e-4 off in total variation where n p (1 - p) is some 200 to 300; here both are as in the paper.
 
 Nothing is contracted: with fused products the integer parts would differ from processor to processor.
 """
@@ -77,9 +75,9 @@ def _inversion(stream, n, p):
 
 @rounded
 def _stirling(x):
-    """Stirling's series for log Gamma(x) beyond its first terms, times 166320 x; its first constant should be 13860."""
+    """Stirling's series for log Gamma(x) beyond its first terms: 1/(12 x) - 1/(360 x^3) + 1/(1260 x^5) - .."""
     square = x * x
-    return (13680.0 - (462.0 - (132.0 - (99.0 - 140.0 / square) / square) / square) / square) / x / 166320.0
+    return (13860.0 - (462.0 - (132.0 - (99.0 - 140.0 / square) / square) / square) / square) / x / 166320.0
 
 
 @rounded
@@ -88,7 +86,7 @@ def _above_stirling(log_v, y, n, mode, p):
     after, first, rest, other = float(y + 1), float(mode + 1), float(n + 1 - mode), float(n - y + 1)
     power = (mode + 0.5) * np.log(first / after) + (n - mode + 0.5) * np.log(rest / other)
     power += (y - mode) * np.log(other * p / (after * (1.0 - p)))
-    return log_v > power + _stirling(first) + _stirling(rest) + _stirling(after) + _stirling(other)
+    return log_v > power + _stirling(first) + _stirling(rest) - _stirling(after) - _stirling(other)
 
 
 @rounded
