@@ -375,7 +375,7 @@ lsvi_ucb_ent_covering_rate = Claim(
     statement=(
         _REACHED + r"a certificate of LSVI-UCB-Ent (the one computed from data, or the oracle's), with the covering bonus "
         r"$0.3\, d (H-h-1) \sqrt{\log(2dH(t+1)/\delta)}\, \|\phi\|_{\Lambda^{-1}}$ (of the order of the paper's; its constants "
-        r"are ours, and not proved valid), is at most $\varepsilon$ grows as the solution of "
+        r"are ours, and not shown to be valid), is at most $\varepsilon$ grows as the solution of "
         r"$n = 4 d^3 \log(2dH(n+1)/\delta)/(\beta\varepsilon)$: as $1/\varepsilon$ up to a logarithm."
     ),
     origin="derived",

@@ -99,7 +99,7 @@ coverage_invariance = Claim(
         r"$\pi_{\mathrm{ref}}$ covers $\pi^*$ less and less: its exponent in $1/\varepsilon$ is at most $0.1$."
     ),
     origin="observed",
-    cites=(PAPER.at("Theorem 3.1, coverability against concentrability"),),
+    cites=(PAPER.at("Algorithm 1, coverability against concentrability"),),
     grid=_GRID,
     measure=measure_xpo_time,
     rule=Rate(axis="inv_eps", slope=0.0, margin=0.1, side="at_most", of="settled"),

@@ -188,7 +188,7 @@ optimism_can_cost = Claim(
         r"with $\alpha = 0$ ($K = 64$ to $256$, $T = 60$ or $240$)."
     ),
     origin="observed",
-    cites=(PAPER.at("Theorem 3.1, its ablation"),),
+    cites=(PAPER.at("Algorithm 1, its ablation"),),
     grid={
         "smoke": product(family=_NAMED), "quick": product(family=_NAMED), "paper": product(family=tuple(HARD)),
         "full": product(family=tuple(HARD)),

@@ -281,7 +281,7 @@ xpo_escapes = Claim(
         r"for $c = 1/8$), and its 400th is one too, with probability at least $0.9$."
     ),
     origin="observed",
-    cites=(PAPER.at("Proposition 2.1 and Theorem 3.1"),),
+    cites=(PAPER.at("Algorithm 1, on the instance of Proposition 2.1"),),
     grid={
         "smoke": product(family=TWO_ARM_FAMILIES, inv_eps=(100.0,)),
         "quick": product(family=TWO_ARM_FAMILIES, inv_eps=(12.0, 518.0)),

@@ -160,7 +160,7 @@ comparator_history = Claim(
         r"falls at least as fast as the bound of Theorem 3.1, up to $0.1$ in the exponent over $T = 4^4 .. 4^7$."
     ),
     origin="observed",
-    cites=(PAPER.at("Theorem 3.1, general sampling distributions"),),
+    cites=(PAPER.at("Algorithm 1, with other comparators"),),
     grid=_GRID,
     measure=measure_history,
     rule=Rate(axis="rounds", bound="bound", margin=0.1, side="at_most"),
@@ -183,7 +183,7 @@ comparator_on_policy = Claim(
         r"its average regret has exponent $0 \pm 0.1$ over $T = 4^4 .. 4^7$."
     ),
     origin="observed",
-    cites=(PAPER.at("Theorem 3.1, general sampling distributions"),),
+    cites=(PAPER.at("Algorithm 1, with other comparators"),),
     grid=_GRID,
     measure=measure_on_policy,
     rule=Rate(axis="rounds", slope=0.0, margin=0.1),
