@@ -313,8 +313,8 @@ small_lm_regret = Claim(
             measure=measure_random_play, seeds=_FEWER,
         ),
         Twin(
-            "bonus-of-the-other-sign", r"The same with $-\alpha$.", "0.02 below or less instead of 0.1", measure=measure_flipped,
-            seeds=_FEWER,
+            "bonus-of-the-other-sign", r"The same with $-\alpha$.", "0.02 below or less instead of 0.1",
+            measure=measure_flipped, seeds=_FEWER,
         ),
     ),
     seeds={"smoke": 160, "quick": 240, "paper": 2400},
