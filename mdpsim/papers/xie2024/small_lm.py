@@ -312,12 +312,8 @@ small_lm_regret = Claim(
             "random-play", "The same for that player, which has a good iterate in every run.", "0.03 below instead of 0.1",
             measure=measure_random_play, seeds=_FEWER,
         ),
-        Twin(
-            "bonus-of-the-other-sign", r"The same with $-\alpha$.", "0.02 below or less instead of 0.1",
-            measure=measure_flipped, seeds=_FEWER,
-        ),
     ),
-    seeds={"smoke": 160, "quick": 240, "paper": 2400},
+    seeds={"smoke": 120, "quick": 240, "paper": 2400},
     draws=("vocabulary", "length", "rounds"),
     needs=("lm",),
     tags=("exploration", "lm", "random-instances"),
