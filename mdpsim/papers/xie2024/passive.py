@@ -303,7 +303,7 @@ xpo_escapes = Claim(
         ),
         Twin(
             "random-ties", r"The same for online DPO that breaks ties at random: it reaches a good policy, and leaves it.",
-            "a third of its runs or more end at the bad arm", measure=measure_escape_random_ties,
+            "0.33 of its runs or more end at the bad arm", measure=measure_escape_random_ties,
         ),
         Twin(
             "bonus-of-the-other-sign", r"The same with $\alpha/\beta = -0.05$.",
