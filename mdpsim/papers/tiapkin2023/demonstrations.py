@@ -62,7 +62,7 @@ def _run(
 
 @per_seed
 def measure_demonstrations(point: Point, rng: np.random.Generator) -> Mapping[str, float]:
-    """Episodes until the method stops at c = 0.3, its ``loss`` V* - V, the ``target`` 2 eps + eps_E, and the clone's own loss.
+    """Episodes until the method stops, its ``loss`` V* - V, the ``target`` 2 eps + eps_E, and the clone's own loss.
 
     The expert is "optimal" (deterministic) or "suboptimal" (0.05 below the optimum by construction).
     """
