@@ -177,3 +177,16 @@ def test_an_mdp_with_more_start_states_has_the_p_that_is_stated() -> None:
     demos = sample_counts(mdp, families.random_policy(H=2, S=3, A=3, rng=rng), 19, rng)
     run = DemonstrationRL(eps=0.5, budget=10).run(mdp, demos, 1)
     assert run.beta == pytest.approx(0.5 * 20 / (2 * (2 + 3)), rel=1e-14)
+
+
+def test_smoke_has_the_trials_that_the_pessimists_claim_needs() -> None:
+    """Differences of deviation 0.064 and mean 0.042 against a margin of -0.02; the twin's 0.43 and -0.13.
+
+    So many errors off the margin, less the 2.33 of level 0.01, leave a normal power above 0.99.
+    """
+    claim = get_claim("tiapkin2023/rlhf-no-pessimism")
+    assert {p["family"] for p in claim.grid["smoke"]} == {"dirichlet"}
+    twin = claim.twin("rare-arms")
+    assert twin.seeds is not None
+    for trials, deviation, away in ((claim.seeds["smoke"], 0.064, 0.062), (twin.seeds["smoke"], 0.43, 0.109)):
+        assert away / (deviation / np.sqrt(trials)) > 2.33 + 2.5
