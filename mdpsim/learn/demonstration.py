@@ -1,8 +1,8 @@
 r"""Demonstration-regularised RL: clone the expert, then identify the best policy near the clone.
 
 With N demonstrations of an expert within eps_E of the optimum, the add-one clone has E KL_traj(pi_E || pi_BC) <= eps_KL^2 :=
-(A-1) P / (N+1), P the number of (h, s) that can be reached. UCBVI-Ent+ with reference pi_BC, weight beta = eps / eps_KL^2 and
-accuracy eps returns pi with
+(A-1) P / (N+1), P = |supp mu_0| + (H-1) S: at least the number of (h, s) that can be reached. UCBVI-Ent+ with reference pi_BC,
+weight beta = eps / eps_KL^2 and accuracy eps returns pi with
 
     V* - V^pi <= eps_E + eps + beta KL_traj(pi_E || pi_BC) <= eps_E + 2 eps      in expectation over demonstrations,
 

@@ -42,8 +42,8 @@ class UCBVIEnt:
         beta: weight of the KL divergence, in [1e-8, 1e8].
         eps: accuracy asked for, > 0.
         delta: chance of error allowed, in (0, 1).
-        bonus: "hoeffding" (the variant derived above) or "bernstein" (the paper's, as transcribed: its constants are
-            not checked; its H^2/n term rules until very small eps, where its episodes grow more slowly than 1/eps).
+        bonus: "hoeffding" (the variant derived above) or "bernstein" (as transcribed, from a source that was
+            not found; its H^2/n term rules until very small eps, where its episodes grow more slowly than 1/eps).
         bonus_scale: c >= 0, multiplies the bonuses; below 1 nothing is guaranteed.
         reward: "known" (r is given), or "unknown": each visit shows a Bernoulli reward of mean r(s, a) (or r(s, a, s') where
             the MDP's rewards depend on the next state), a band around its mean takes the place of r, and each of the three

@@ -6,7 +6,7 @@ For any Q-hat and pi-hat = grad F(Q-hat), the regularised value of pi-hat is <pi
     V*_h - V^{pi-hat}_h = D_h + pi-hat P (V*_{h+1} - V^{pi-hat}_{h+1}),
     D_h = F(Q*_h) - F(Q-hat_h) - <pi-hat_h, Q*_h - Q-hat_h>,                                                     (5)
 
-and D_h, the Bregman divergence of F, is beta KL(pi-hat_h || pi*_h), in accordance with (3) of the reduction. Unrolled,
+and D_h, the Bregman divergence of F, is beta KL(pi-hat_h || pi*_h), as in (3) of the reduction (a claim of its own). Unrolled,
 
     V* - V^{pi-hat} = E_{pi-hat} sum_h D_h(s_h).                                                                 (6)
 
@@ -88,10 +88,9 @@ _SHARP = {preset: product(**_FIXED, error=(0.01, 0.1)) for preset in PRESETS}
 curvature_gap = Claim(
     id="tiapkin2023/curvature-gap",
     statement=(
-        r"For any $\hat Q$ and $\hat\pi \propto \tilde\pi\,e^{\hat Q/\beta}$, the regularised gap is a sum of Bregman "
-        r"divergences of the log-sum-exp, quadratic in the error: $V^*_\beta - V^{\hat\pi}_\beta = \mathbb{E}_{\hat\pi} "
-        r"\sum_h D_h \le \mathbb{E}_{\hat\pi} \sum_h \min\big(M_h,\, M_h^2/(8\beta)\big)$, $M_h = \max_a(\hat Q_h - Q^*_h) "
-        r"- \min_a(\hat Q_h - Q^*_h)$. The constant $1/8$ is sharp."
+        r"For any $\hat Q$ and $\hat\pi \propto \tilde\pi\,e^{\hat Q/\beta}$, the regularised gap is at most quadratic in the "
+        r"error: $V^*_\beta - V^{\hat\pi}_\beta \le \mathbb{E}_{\hat\pi} \sum_h \min\big(M_h,\, M_h^2/(8\beta)\big)$, "
+        r"$M_h = \max_a(\hat Q_h - Q^*_h) - \min_a(\hat Q_h - Q^*_h)$. The constant $1/8$ is sharp."
     ),
     origin="derived",
     cites=(PAPER.at("the analysis of UCBVI-Ent+"),),

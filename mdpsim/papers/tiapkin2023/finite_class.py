@@ -115,7 +115,8 @@ bc_finite_class = Claim(
     id="tiapkin2023/bc-finite-class",
     statement=(
         r"For a class $F$ of policies that holds the expert, maximum likelihood has $\mathbb{E}\,\mathrm{KL}_{\mathrm{traj}}"
-        r"(\pi_E\,\|\,\hat\pi) \le 2\,c(W)\,(\log|F| + 1)/N$, with $W$ the largest ratio $\pi_E/\pi$ of trajectories and "
+        r"(\pi_E\,\|\,\hat\pi) \le 2\,c(W)\,(\log|F| + 1)/N$, with $W = \prod_h \max \pi_{E,h}(a|s)/\pi_h(a|s)$ over members "
+        r"$\pi$ and pairs that the expert plays (so $W$ bounds every ratio of trajectories), "
         r"$c(W) = \frac{\log W - 1 + 1/W}{(1-W^{-1/2})^2} \le 2 + \log W$."
     ),
     origin="derived",

@@ -9,8 +9,10 @@ probability p_0 gets the mass m e^{B/beta} / (p_0 + m e^{B/beta}) of the pair: m
 An arm of probability m is seen once m n is about 1, and then one lucky label overestimates it: B stays of the order of the box
 until it has lost. So with arms of every probability 2^-l, a weight c n^{-1/2} falls below beta_c of the arms just being seen,
 B / log n, at n = (c log n / B)^2, and the loss stops falling. A constant weight is above beta_c of all arms that are so rare,
-once n is large, and pays beta KL for ever. Pessimism needs no weight; its baseline here is solved to a duality gap (a column of
-the records: about 0.01, at worst 0.06).
+once n is large, and pays beta KL for ever. Pessimism needs no weight, but a radius: the baseline has that of confidence 0.9,
+6.87, and is solved to a duality gap (a column of the records: about 0.01, at worst 0.06). It is not tuned, while the weight
+4 n^{-1/2} is: with radii 1, 2, 3, 4, 6.87 the pessimist lost .22, .11, .080, .089, .14 on 300 Dirichlet MDPs at n = 300,
+against .10 for that weight. The radius 3 is ahead of it by .02 on each kind of MDP: the claim is about the untuned one only.
 
 Instances. Random MDPs (S = 4, A = 3, H = 3), an expert greedy but for 0.05, the clone of 50 demonstrations. "rare-arms": one
 state, two arms of probability 0.4 and 0.3 with rewards 2 and about 1.5, and three arms of each of the probabilities 0.1 2^-l,
@@ -162,10 +164,10 @@ _MORE = {"smoke": 150, "quick": 200, "paper": 2000}  # rare arms: a few trials l
 rlhf_regularisation = Claim(
     id="tiapkin2023/rlhf-regularisation",
     statement=(
-        r"With few preferences ($n \le 300$ on random MDPs) RLHF without the KL term loses more than with it at "
-        r"$\beta = 0.3$, by more than 0.03."
+        r"With few preferences ($n \le 300$ on random MDPs with $S = 4$, $A = 3$, $H = 3$, near the clone of 50 "
+        r"demonstrations) RLHF without the KL term loses more than with it at $\beta = 0.3$, by more than 0.03."
     ),
-    origin="derived",
+    origin="observed",
     cites=(PREFERENCES,),
     grid={
         "smoke": product(family=KINDS, n_pairs=(300,)), "quick": product(family=KINDS, n_pairs=(100, 300)),
@@ -186,11 +188,11 @@ rlhf_regularisation = Claim(
 rlhf_overfitting = Claim(
     id="tiapkin2023/rlhf-overfitting",
     statement=(
-        r"Without coverage preferences do not cure that: with rare arms of every probability, for $n$ from $10\,000$ to "
-        r"$30\,000$ RLHF without "
-        r"the KL term loses more than at $\beta = 0.3$, by more than 0.05."
+        r"Without coverage preferences do not cure that: with 44 arms, three of each probability $0.05 \cdot 2^{-l}$, $l \le "
+        r"13$, but for two of 0.3 and 0.4 (up to normalisation), for $n$ from $10\,000$ to $30\,000$ RLHF without the KL term "
+        r"loses more than at $\beta = 0.3$, by more than 0.05."
     ),
-    origin="derived",
+    origin="observed",
     cites=(PREFERENCES,),
     grid={
         "smoke": product(family=("rare-arms",), n_pairs=(10_000,)),
@@ -214,10 +216,10 @@ rlhf_overfitting = Claim(
 rlhf_beats_cloning = Claim(
     id="tiapkin2023/rlhf-beats-cloning",
     statement=(
-        r"From $n = 1000$ preferences on, RLHF at $\beta = 0.3$ loses less than the clone it started from, by more than 0.03 "
-        r"on random MDPs."
+        r"From $n = 1000$ preferences on, RLHF at $\beta = 0.3$ loses less than the clone of 50 demonstrations it started "
+        r"from, by more than 0.03, on random MDPs with $S = 4$, $A = 3$, $H = 3$."
     ),
-    origin="derived",
+    origin="observed",
     cites=(PREFERENCES,),
     grid={
         "smoke": product(family=KINDS, n_pairs=(1000,)), "quick": product(family=KINDS, n_pairs=(1000, 3000)),
@@ -238,10 +240,11 @@ rlhf_beats_cloning = Claim(
 rlhf_schedule = Claim(
     id="tiapkin2023/rlhf-schedule",
     statement=(
-        r"Without coverage the weight $\beta = n^{-1/2}$ is not safe: with rare arms of every probability its loss exceeds, "
-        r"for $n$ from $10\,000$ to $100\,000$, that of the constant $\beta = 0.3$ by more than 0.05."
+        r"Without coverage the weight $\beta = n^{-1/2}$ is not safe: with 44 arms, three of each probability "
+        r"$0.05 \cdot 2^{-l}$, $l \le 13$, but for two of 0.3 and 0.4 (up to normalisation), its loss exceeds, for $n$ from "
+        r"$10\,000$ to $100\,000$, that of the constant $\beta = 0.3$ by more than 0.05."
     ),
-    origin="derived",
+    origin="observed",
     cites=(PREFERENCES,),
     grid={
         "smoke": product(family=("rare-arms",), n_pairs=(10_000,)),
@@ -265,31 +268,35 @@ rlhf_schedule = Claim(
 rlhf_no_pessimism = Claim(
     id="tiapkin2023/rlhf-no-pessimism",
     statement=(
-        r"On random MDPs with the clone of 50 demonstrations, RLHF at $\beta = 4\,n^{-1/2}$ without pessimism loses at "
-        r"most 0.02 more than the pessimistic baseline (no KL term, an ellipsoid of confidence 0.9) at the same preferences."
+        r"On random MDPs ($S = 4$, $A = 3$, $H = 3$) with the clone of 50 demonstrations, RLHF at $\beta = 4\,n^{-1/2}$ "
+        r"without pessimism loses at most 0.02 more than an untuned pessimist at the same preferences: no KL term, the radius "
+        r"of an ellipsoid of confidence 0.9 (6.87). A pessimist whose radius is tuned, as that $\beta$ is, may lose less."
     ),
-    origin="derived",
+    origin="observed",
     cites=(PREFERENCES,),
     grid={
-        "smoke": product(family=KINDS, n_pairs=(300,)), "quick": product(family=KINDS, n_pairs=(300,)),
+        "smoke": product(family=("dirichlet",), n_pairs=(300,)), "quick": product(family=KINDS, n_pairs=(300,)),
         "paper": product(family=KINDS, n_pairs=(100, 300, 1000, 3000)),
     },
     measure=measure_pessimism,
     rule=Order(larger="pessimistic", smaller="root", margin=-0.02),
     twins=(
         Twin(
-            "neither", "The same for RLHF without the KL term and without pessimism.",
+            "neither", "The same for RLHF without the KL term and without pessimism, against the same untuned pessimist.",
             "it loses about 0.25 more than the pessimist",
             rule=Order(larger="pessimistic", smaller="unregularised", margin=-0.02),
-            grid=_everywhere(family=KINDS, n_pairs=(300,)),
+            grid=_everywhere(family=("dirichlet",), n_pairs=(300,)),
         ),
         Twin(
             "rare-arms", r"The same with rare arms of every probability, at $n = 10\,000$: there pessimism is needed.",
-            r"the weight $4\,n^{-1/2}$ loses about 0.1 more",
-            rule=Order(larger="pessimistic", smaller="root", margin=-0.02), seeds=_MORE,
+            r"the weight $4\,n^{-1/2}$ loses about 0.13 more",
+            rule=Order(larger="pessimistic", smaller="root", margin=-0.02),
+            # One trial in twelve loses 1.5, a deviation of 0.43: the mean of 400 is 5 of its errors off the margin.
+            seeds={"smoke": 400, "quick": 400, "paper": 4000},
             grid=_everywhere(family=("rare-arms",), n_pairs=(10_000,)),
         ),
     ),
-    seeds={"smoke": 60, "quick": 200, "paper": 2000},
+    # The difference deviates by 0.06 on Dirichlet MDPs and 0.10 on deterministic ones, where single runs lose 0.6.
+    seeds={"smoke": 150, "quick": 300, "paper": 3000},
     tags=("rlhf", "baseline", "random-instances"),
 )

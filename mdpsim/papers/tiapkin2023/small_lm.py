@@ -8,7 +8,8 @@ weights, and minimises
 
 the add-one likelihood. Over all policies its minimiser is the add-one table, whose divergence obeys (2) of
 :mod:`mdpsim.papers.tiapkin2023.bounds`: E KL_traj <= (V-1) sum_{s: d(s)>0} (1 - (1-d(s))^{N+1}) / (N+1). Both divergences are
-exact: all V^L responses are enumerated.
+exact: all V^L responses are enumerated. That a transformer, which shares parameters and is trained for a number of steps,
+follows that rate is observed, not derived.
 
 Optimisation error. (1) of a student less its least value, per demonstration, is
 
@@ -128,8 +129,8 @@ small_lm_cloning = Claim(
         r"held-out $\mathrm{KL}_{\mathrm{traj}}(\pi_E\,\|\,\hat\pi)$ that decays in $N$ as the sharp bound on add-one tables, "
         r"$(V-1)\sum_{s:\,d(s)>0} \frac{1-(1-d(s))^{N+1}}{N+1}$ over prefixes $s$, does: as $1/N$ up to a constant."
     ),
-    origin="derived",
-    cites=(PAPER.at("Corollary 1, for a language model"),),
+    origin="observed",
+    cites=(PAPER.at("behaviour cloning, of a language model"),),
     grid={
         "smoke": _points((3, 2, 16, 150), n_demos=geometric(30, 3000, 3)),
         "quick": _points((3, 2, 16, 300), (3, 3, 16, 300), n_demos=geometric(30, 3000, 3)),

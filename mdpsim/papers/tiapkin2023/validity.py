@@ -3,7 +3,8 @@ r"""The bounds and certificates of UCBVI-Ent+ and BPI-UCBVI are valid.
 The learners and the proofs stand in mdpsim/learn/ucbvi_ent.py and ucbvi.py: with probability at least 1 - delta, at every
 planning, Ql <= Q* <= Qu, and the (regularised) gap of the policy held is at most G, so that a run that stops at G <= eps
 returns an eps-optimal policy. Both hold with known rewards and with unknown ones, of which each visit shows a Bernoulli draw.
-The paper's Bernstein bonuses are as transcribed: their validity is tested here, without a proof.
+The Bernstein bonuses are as transcribed, from a source that was not found (the version of the paper that was read has none but
+Hoeffding's): their validity is observed here, on random MDPs with S = 4, A = 2, H = 3, without a proof.
 
 The bounds are loose (at c = 1 nothing fails; the true gap at the stop is some hundred times below eps), so they have no power
 as tests: the twins scale the bonuses down until they fail.
@@ -89,7 +90,8 @@ ucbvi_ent_valid = Claim(
             measure=measure_thin_sandwich, grid=_SANDWICH_TWIN,
         ),
     ),
-    seeds={"smoke": 50, "quick": 200, "paper": 2000, "full": 20_000},
+    # About one run in 1200 violates it with unknown rewards: 81 trials support with two violations, 50 with none.
+    seeds={"smoke": 81, "quick": 200, "paper": 2000, "full": 20_000},
     draws=("family",),
     tags=("learning", "random-instances"),
     rev=2,
@@ -98,13 +100,14 @@ ucbvi_ent_valid = Claim(
 ucbvi_ent_bernstein_valid = Claim(
     id="tiapkin2023/ucbvi-ent-bernstein-valid",
     statement=(
-        r"With probability at least $1-\delta$, at every planning of UCBVI-Ent+ with Bernstein bonuses $b = "
+        r"On random MDPs ($S = 4$, $A = 2$, $H = 3$), with probability at least $1-\delta$, at every planning of UCBVI-Ent+ "
+        r"with Bernstein bonuses $b = "
         r"3 \sqrt{\mathrm{Var}_{\hat p}(\overline{V})\, \beta_{conc}/n} + 9 H^2 \beta_{KL}/n + "
         r"\hat p (\overline{V} - \underline{V})/H$ and for all $(h,s,a)$: $\underline{Q}_h(s,a) \le Q^*_{\beta,h}(s,a) \le "
         r"\overline{Q}_h(s,a)$ ($\delta = 0.1$)."
     ),
-    origin="as-transcribed",
-    cites=(PAPER.at("UCBVI-Ent+, bonuses as transcribed"),),
+    origin="observed",
+    cites=(PAPER.at("UCBVI-Ent+, with other bonuses"),),
     grid=_SANDWICHES,
     measure=measure_bernstein_sandwich,
     rule=HighProb(bound=TOLERANCE, delta=DELTA, of="violation"),

@@ -199,8 +199,8 @@ bc_value_gap_rate = Claim(
     id="tiapkin2023/bc-value-gap-rate",
     statement=(
         r"For a deterministic optimal expert, $\mathbb{E}[V_E - V_{\mathrm{BC}}]$ decays in the number of demonstrations $N$ "
-        r"as $\sum_{(h,s):\,d_h(s)>0} [A V_h(s) - \sum_a Q_h(s,a)]\,\frac{1-(1-d_h(s))^{N+1}}{N+1}$ does, that is as $1/N$: "
-        r"$V, Q$ are those of the expert on the states it visits and of the uniform policy elsewhere."
+        r"as $\sum_{(h,s):\,d_h(s)>0} [A V_h(s) - \sum_a Q_h(s,a)]\,\frac{1-(1-d_h(s))^{N+1}}{N+1}$ does, where that is "
+        r"positive: as $1/N$. $V, Q$ are those of the expert on the states it visits and of the uniform policy elsewhere."
     ),
     origin="derived",
     cites=(PAPER.at("behaviour cloning"),),

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mdpsim.arrays import FloatArray
+from mdpsim.arrays import FloatArray, fail
 from mdpsim.claims.claim import Claim, Point, Twin, geometric, per_seed, product
 from mdpsim.claims.rules import Limit, Rate
 from mdpsim.estimate.cloning import fit_bc
@@ -68,6 +68,7 @@ def measure_stochastic_gap(point: Point, rng: np.random.Generator) -> Mapping[st
 def _gap(mdp: MDP, expert: FloatArray, n_demos: int, rng: np.random.Generator) -> dict[str, float]:
     gap = lost_value(mdp, expert, fit_bc(sample_counts(mdp, expert, n_demos, rng)))
     variance, everywhere = gap_variance(mdp, expert)
+    _check_positive("limit variance", variance)
     return {
         "value": abs(gap), "predicted": np.sqrt(2.0 * variance / (np.pi * n_demos)),
         "z": gap * np.sqrt(n_demos / variance), "z_all": gap * np.sqrt(n_demos / everywhere),
@@ -100,18 +101,25 @@ def measure_late_gap(point: Point, rng: np.random.Generator) -> Mapping[str, flo
 
 def _optimal_gap(mdp: MDP, expert: FloatArray, n_demos: int, rng: np.random.Generator) -> dict[str, float]:
     gap = lost_value(mdp, expert, fit_bc(sample_counts(mdp, expert, n_demos, rng)))
+    limit, own = (limit_constant(mdp, expert, own=own) for own in (False, True))
+    _check_positive("B", min(limit, own))
     return {
-        "value": abs(gap), "predicted": n_demos**-0.5,
-        "ratio": n_demos * gap / limit_constant(mdp, expert, own=False),
-        "ratio_own": n_demos * gap / limit_constant(mdp, expert, own=True),
+        "value": abs(gap), "predicted": n_demos**-0.5, "ratio": n_demos * gap / limit, "ratio_own": n_demos * gap / own,
     }
+
+
+def _check_positive(name: str, value: float) -> None:
+    """The limits are measured as ratios to their own constant: without one there is nothing to measure."""
+    if not value > 0.0:
+        fail("value_limits", f"the instance's {name}", "be positive (rewards or values that depend on the action)", value)
 
 
 bc_value_gap_root = Claim(
     id="tiapkin2023/bc-value-gap-root",
     statement=(
-        r"For an expert that plays every action, $\mathbb{E}|V_E - V_{\mathrm{BC}}|$ decays in the number of demonstrations as "
-        r"$N^{-1/2}$: Pinsker's root law, not the linear law of deterministic experts."
+        r"For an expert that plays every action, where the limit variance $\sum_h \sum_s d_h(s) \mathrm{Var}_{a\sim\pi_E} "
+        r"Q_h^E(s,a)$ is positive, $\mathbb{E}|V_E - V_{\mathrm{BC}}|$ decays in the number of demonstrations as $N^{-1/2}$: "
+        r"Pinsker's root law, not the linear law of deterministic experts."
     ),
     origin="derived",
     cites=(PAPER.at("behaviour cloning"),),
@@ -140,9 +148,8 @@ bc_value_gap_root = Claim(
 bc_value_gap_normal = Claim(
     id="tiapkin2023/bc-value-gap-normal",
     statement=(
-        r"For an expert that plays every action, $\sqrt{N}\,(V_E - V_{\mathrm{BC}}) \to \mathcal{N}\big(0, \sum_h \sum_s "
-        r"d_h(s) "
-        r"\mathrm{Var}_{a\sim\pi_E} Q_h^E(s,a)\big)$ in law."
+        r"For an expert that plays every action, $\sqrt{N}\,(V_E - V_{\mathrm{BC}}) \to \mathcal{N}(0, \sigma^2)$ in law, "
+        r"where $\sigma^2 = \sum_h \sum_s d_h(s) \mathrm{Var}_{a\sim\pi_E} Q_h^E(s,a)$ is positive."
     ),
     origin="derived",
     cites=(PAPER.at("behaviour cloning"),),
@@ -178,8 +185,9 @@ def _late(families: tuple[str, ...]) -> dict[str, tuple[Point, ...]]:
 bc_value_gap_limit = Claim(
     id="tiapkin2023/bc-value-gap-limit",
     statement=(
-        r"For a deterministic optimal expert $N\,\mathbb{E}[V_E - V_{\mathrm{BC}}] \to \sum_{(h,s):\,d_h(s)>0} [A V_h(s) - "
-        r"\sum_a Q_h(s,a)]$, with $V, Q$ those of the expert on the states it visits and of the uniform policy elsewhere."
+        r"For a deterministic optimal expert $N\,\mathbb{E}[V_E - V_{\mathrm{BC}}] \to B = \sum_{(h,s):\,d_h(s)>0} [A V_h(s) - "
+        r"\sum_a Q_h(s,a)]$, with $V, Q$ those of the expert on the states it visits and of the uniform policy elsewhere "
+        r"(a ratio of $1$ to $B$, where $B$ is positive)."
     ),
     origin="derived",
     cites=(PAPER.at("behaviour cloning"),),

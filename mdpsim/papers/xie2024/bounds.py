@@ -61,16 +61,16 @@ class TwoArms(NamedTuple):
 
 FIXED = {"proposition": (1 / 8, 1 / 2), "rarer": (1 / 4, 3 / 4)}
 TWO_ARM_FAMILIES = (*FIXED, "random")
-KINDS = 8  # instances of a random family: trials that draw the same one run together
 
 
 @lru_cache(maxsize=256)
-def two_arms(family: str, inv_eps: float, kind: int = 0, *, size: int = 81) -> TwoArms:
+def two_arms(family: str, inv_eps: float, key: int = 0, *, size: int = 81) -> TwoArms:
     """Two arms with pi_ref(a) = 1 / inv_eps, so beta = c / log(inv_eps).
 
-    Families: "proposition" (c, D = 1/8, 1/2), "rarer" (1/4, 3/4), "random" (8 kinds: c in [0.1, 0.2], D in [0.4, 0.7]).
+    Families: "proposition" (c, D = 1/8, 1/2), "rarer" (1/4, 3/4), "random" (c uniform on [0.1, 0.2], D on [0.4, 0.7], drawn
+    from the key).
     """
-    c, D = FIXED.get(family) or (0.1 + 0.1 * (kind % 4) / 3, 0.4 + 0.3 * (kind // 4))
+    c, D = FIXED.get(family) or _uniform(key, (0.1, 0.4), (0.2, 0.7))
     u = np.unique(np.append(np.linspace(-1.0, 1.0, size), D))
     rho = np.stack([np.maximum(u, 0.0), np.maximum(-u, 0.0)], axis=1)[:, None]
     log_ref = np.array([[-np.log(inv_eps), np.log1p(-1.0 / inv_eps)]])
@@ -79,7 +79,7 @@ def two_arms(family: str, inv_eps: float, kind: int = 0, *, size: int = 81) -> T
 
 
 class RareArms(NamedTuple):
-    """Arms of which pi_ref plays the first but for eps each, the grid class of step 1/4 that holds pi*, and beta."""
+    """Arms of which pi_ref plays the first but for eps each, the grid class of step 1/4 with pi* in it, and beta."""
 
     mdp: TokenMDP
     policies: FiniteClass
@@ -88,20 +88,35 @@ class RareArms(NamedTuple):
 
 RARE_BETA, RARE_EPS = 0.02, 1e-6  # beta log(1/eps) = 0.276: below the gain of the best arm, 1/2
 REWARDS = {"three-arms": (0.5, 0.25, 1.0), "four-arms": (0.5, 0.25, 0.25, 1.0)}
-RANDOM_REWARDS = (  # the best arm is rare and gains 1/2 or more, the third arm is anywhere below it
-    (0.5, 0.0, 1.0), (0.5, 0.5, 1.0), (0.5, 0.75, 1.0), (0.25, 0.0, 0.75), (0.25, 0.5, 0.75), (0.25, 0.0, 1.0), (0.25, 0.5,
-    1.0), (0.0, 0.25, 0.75),
-)
 RARE_FAMILIES = ("three-arms", "random")
 
 
 @lru_cache(maxsize=64)
-def rare_arms(family: str, kind: int = 0) -> RareArms:
-    """Rewards of the family, or of the random kind; pi_ref = (1 - (K - 1) eps, eps, .., eps)."""
-    r = REWARDS.get(family) or RANDOM_REWARDS[kind]
+def rare_arms(family: str, key: int = 0) -> RareArms:
+    """Rewards of the family; pi_ref = (1 - (K - 1) eps, eps, .., eps).
+
+    "random", drawn from the key: three arms, the first pays x in [0, 1/2], the best, a rare one, x + 1/2 to 1, the third 1/4
+    below the best or less (each uniform); their own pi* joins the class.
+    """
+    r = REWARDS.get(family) or _random_rewards(key)
     log_ref = np.full((1, len(r)), np.log(RARE_EPS))
     log_ref[0, 0] = np.log1p(-(len(r) - 1) * RARE_EPS)
-    return RareArms(bandit(np.array(r)), RewardBox().grid(log_ref, 5), RARE_BETA)
+    policies = RewardBox().grid(log_ref, 5)
+    if family not in REWARDS:
+        policies = FiniteClass.from_rewards(np.concatenate([policies.values, np.array([[r]])]), log_ref)
+    return RareArms(bandit(np.array(r)), policies, RARE_BETA)
+
+
+def _random_rewards(key: int) -> tuple[float, ...]:
+    x, best, third = _uniform(key, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    x *= 0.5
+    best = x + 0.5 + best * (0.5 - x)
+    return (x, third * (best - 0.25), best)
+
+
+def _uniform(key: int, low: tuple[float, ...], high: tuple[float, ...]) -> tuple[float, ...]:
+    """Independent uniform numbers, drawn from a key: its own stream, beside that of the rounds."""
+    return tuple(float(x) for x in rng.generator(rng.key("instance", key)).uniform(low, high))
 
 
 def rare_bound(point: Point) -> float:
@@ -110,23 +125,23 @@ def rare_bound(point: Point) -> float:
     return theorem_bound(rounds=point["rounds"], n_policies=x.policies.n, coverability=float(x.policies.Y))
 
 
-def by_kind(family: str, keys: Sequence[int]) -> dict[int, list[int]]:
-    """Kind -> positions of the trials that drew it, each by its own key; one kind, 0, for a family that is not random."""
+def by_instance(family: str, keys: Sequence[int]) -> dict[int, list[int]]:
+    """Key of an instance -> positions of the trials that run on it, together: all, or each alone in the family "random"."""
     if family != "random":
         return {0: list(range(len(keys)))}
     found: dict[int, list[int]] = {}
     for i, k in enumerate(keys):
-        found.setdefault(rng.key("kind", k) % KINDS, []).append(i)
+        found.setdefault(k, []).append(i)
     return found
 
 
-def in_order(parts: Mapping[int, Mapping[str, FloatArray]], kinds: Mapping[int, Sequence[int]]) -> dict[str, FloatArray]:
-    """Columns of every kind, put back in the order of the trials."""
-    total = sum(len(where) for where in kinds.values())
+def in_order(parts: Mapping[int, Mapping[str, FloatArray]], where: Mapping[int, Sequence[int]]) -> dict[str, FloatArray]:
+    """Columns of every instance, put back in the order of the trials."""
+    total = sum(len(own) for own in where.values())
     columns: dict[str, FloatArray] = {}
-    for kind, found in parts.items():
+    for key, found in parts.items():
         for name, values in found.items():
-            columns.setdefault(name, np.empty((total, *values.shape[1:])))[kinds[kind]] = values
+            columns.setdefault(name, np.empty((total, *values.shape[1:])))[where[key]] = values
     return columns
 
 

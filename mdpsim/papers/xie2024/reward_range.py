@@ -86,9 +86,10 @@ def odds_of(*ranges: float) -> tuple[float, ...]:
 reward_range = Claim(
     id="xie2024/reward-range",
     statement=(
-        r"To rank responses of rewards $R$ and $R - \delta$ for good by comparisons with one of reward $0$ takes an expected "
-        r"number of $\coth^2(\delta/2)\,(1+e^R)(1+e^{R-\delta})/(e^R+e^{R-\delta})$ comparisons of each, of order $e^R$: its "
-        r"exponent in $e^R$ is that of this formula up to $0.15$."
+        r"To rank responses of rewards $R$ and $R - \delta$ for good by counting the wins of each against one of reward $0$ "
+        r"takes a mean number of comparisons of each that grows with $R$ in proportion to "
+        r"$\coth^2(\delta/2)\,(1+e^R)(1+e^{R-\delta})/(e^R+e^{R-\delta})$, of order $e^R$: its exponent in $e^R$ is that of "
+        r"this formula up to $0.15$. (A walk of labels: no learner, and no bound of one.)"
     ),
     origin="derived",
     cites=(PAPER.at("Theorem 3.1, the factor e^{2 R_max}"),),

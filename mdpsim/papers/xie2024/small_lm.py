@@ -1,4 +1,4 @@
-r"""A language model that explores: a rare good response is found by XPO with the theorem's alpha, not by DPO.
+r"""A language model that explores: a rare good response of four is found by XPO with the theorem's alpha, not by DPO.
 
 Instance. pi_ref is a random transformer, drawn until one of its V^L responses has a probability eps in [1/(8T), 1/(4T)]: the
 good one (the likeliest of these). It pays D = 1/2, the others Unif[0, 1/16]; beta = c / log(1/eps), c = 1/8. T rounds of
@@ -14,16 +14,23 @@ most (the logit, and the normaliser), the difference of two responses by 4 L eta
 most 4 L T eta = 1 for eta = 1/(4LT). All tables of n = V + .. + V^L logits, hence all transformers among them, are so covered
 by |Pi| = ceil(R/eta)^n = ceil(4LTR)^n policies. C_cov <= V^L, R_max = D, delta = 0.1: alpha/beta = 0.12 for V = L = 2, T =
 64. (Only |Pi|/delta enters, so theorem_alpha is given one policy and delta/|Pi|.) The theorem's regret bound is far above 1 at
-these T: what is shown is that its alpha explores, not its bound. The 0.9 is no theorem either: it is what is tested.
+these T: what is shown is that its alpha explores, not its bound. Neither the 0.9 nor the 0.05 below is derived: both are
+observed, on four responses, with the search that follows.
 
-What is approximated. The theorem's argmin is global: ``mdpsim.lm.explore`` starts each search at pi_ref and anneals. Steps of
-Adam from the last policy instead stay in the basins of likely responses, and XPO then finds the good one in about half of
-the runs, as alpha = 0 does (the twin "steps-from-the-last-policy"). Some 3% of the runs miss it: labels by luck for a bad
-response hold them there. Policies are updated in rounds 1, 2, .., 10 and whenever the history has grown by a tenth. ``loss``
-and ``slope`` record what the last search leaves.
+What is approximated. The theorem's argmin is global: ``mdpsim.lm.explore`` starts each search at pi_ref and anneals, and that
+decides as much as alpha does. Of 100 runs each at T = 64 the good response was found by .98 as it is, .75 without annealing,
+.44 without restarts (the twin "without-restarts": searches from the last policy stay in the basins of likely responses), .30
+without either, and .49 by alpha = 0 with the same search. Some 3% of the runs miss it: labels by luck for a bad response hold
+them there. Policies are updated in rounds 1, 2, .., 10 and whenever the history has grown by a tenth. ``loss`` and ``slope``
+record what the last search leaves.
+
+To find is not to know. A player that draws one of five policies each round (pi_ref, or all the tilt there is to one response)
+has a good iterate among T in every run. So a second claim looks at the average regret: that of such a player is below pi_ref's
+gap by some 0.03, XPO's by 0.1 to 0.13 (its last iterate is good in six runs of ten; alpha does not settle).
 
 Why the space is small. On K = V^L responses exact XPO itself needs some 2K rounds, and eps is below 1/(4T): the instances
-have four responses.
+have four responses. With eight or nine the good one is found in three runs of four at T = 64 and 128, and the average regret is
+no lower than pi_ref's gap: neither claim holds there.
 """
 
 from __future__ import annotations
@@ -38,7 +45,7 @@ from mdpsim.align.xpo import theorem_alpha
 from mdpsim.arrays import FloatArray, fail
 from mdpsim.claims.claim import Claim, Point, Twin
 from mdpsim.claims.device import side_by_side
-from mdpsim.claims.rules import HighProb
+from mdpsim.claims.rules import HighProb, Order
 from mdpsim.papers.xie2024.bounds import PAPER
 
 D, C, DELTA = 0.5, 1 / 8, 0.1  # gain of the good response, beta log(1/eps), and the theorem's confidence
@@ -161,8 +168,9 @@ def _reached(point: Point, keys: Sequence[int], learner: str, **search: Any) -> 
     found = explore_learners(point, keys, (learner,), **search)
     run, instances = found[learner], found["instances"]
     return {
-        "reached": first_below(run.gap, NEAR), "gap": run.gap[:, -1], "mass": run.mass[:, -1], "slope": run.slope[:, -1],
-        "gap_ref": run.gap[:, 0], "eps": run.mass[:, 0], "optimism": np.array([x.alpha / x.beta for x in instances]),
+        "reached": first_below(run.gap, NEAR), "average": run.gap[:, :-1].mean(axis=1), "gap": run.gap[:, -1],
+        "mass": run.mass[:, -1], "slope": run.slope[:, -1], "gap_ref": run.gap[:, 0], "eps": run.mass[:, 0],
+        "optimism": np.array([x.alpha / x.beta for x in instances]),
     }
 
 
@@ -170,8 +178,8 @@ def _reached(point: Point, keys: Sequence[int], learner: str, **search: Any) -> 
 def measure_xpo(point: Point, keys: Sequence[int]) -> Columns:
     """The first of T rounds in which XPO with the theorem's alpha has a gap below (D - c)/3 (T + 1: none).
 
-    Beside it: its gap and mass on the good response at the end, the norm of the gradient that its last search left, the
-    reference's gap and eps, and the theorem's alpha / beta.
+    Beside it: its ``average`` regret over the T rounds, its gap and mass on the good response at the end, the norm of the
+    gradient that its last search left, the reference's gap and eps, and the theorem's alpha / beta.
     """
     return _reached(point, keys, "xpo")
 
@@ -195,9 +203,44 @@ def measure_flipped(point: Point, keys: Sequence[int]) -> Columns:
 
 
 @side_by_side(SIDE)
-def measure_local(point: Point, keys: Sequence[int]) -> Columns:
-    """The twin's false algorithm: XPO whose searches are steps of Adam from the last policy, without annealing."""
-    return _reached(point, keys, "xpo", heat=1.0, restart=False, steps=10, rate=1e-2)
+def measure_without_restarts(point: Point, keys: Sequence[int]) -> Columns:
+    """The twin's false algorithm: XPO whose searches, annealed as ever, begin at the last policy instead of pi_ref."""
+    return _reached(point, keys, "xpo", restart=False)
+
+
+def measure_random_play(point: Point, keys: Sequence[int]) -> Columns:
+    """The twin's other algorithm: after pi^1 = pi_ref each round draws pi_ref or the tilt to a response, at equal chances."""
+    T = point["rounds"]
+    averages, gaps = [], []
+    for key in keys:
+        x = draw_instance(point, rng_.generator(key))
+        gap = tilt_gaps(x, point["vocabulary"], point["length"])
+        played = rng_.generator(rng_.key("play", key)).integers(0, gap.size, T)
+        played[0] = 0
+        averages.append(float(gap[played].mean()))
+        gaps.append(float(gap[0]))
+    return {"average": np.array(averages), "gap_ref": np.array(gaps)}
+
+
+def tilt_gaps(x: Instance, V: int, L: int) -> FloatArray:
+    """[1 + Y] the gaps of pi_ref and of the policies of the class that tilt most to each response, in its order."""
+    totals = [x.log_ref.reshape(V**t, -1) for t in range(L + 1)]
+    prefix = [np.logaddexp.reduce(total, axis=1) for total in totals]
+    steps = [prefix[t + 1].reshape(-1, V) - prefix[t][:, None] for t in range(L)]  # log pi_ref(a | prefix), [V^t, V]
+    logs = [x.log_ref]
+    for y in range(V**L):
+        log_pi = np.zeros(1)
+        for t, step in enumerate(steps):
+            g = np.zeros_like(step)
+            at, token = divmod(y // V ** (L - t - 1), V)
+            g[at] = -1.0
+            g[at, token] = 1.0
+            tilted = step + R / x.beta * g
+            log_pi = (log_pi[:, None] + tilted - np.logaddexp.reduce(tilted, axis=1)[:, None]).reshape(-1)
+        logs.append(log_pi)
+    all_logs = np.array(logs)
+    best = x.beta * np.logaddexp.reduce(x.log_ref + x.r / x.beta)
+    return best - (np.exp(all_logs) * (x.r - x.beta * (all_logs - x.log_ref))).sum(axis=1)
 
 
 def rounds(point: Point) -> float:
@@ -212,18 +255,23 @@ def _points(*shapes: tuple[int, int, int, int]) -> tuple[Point, ...]:
     )
 
 
+_SETTING = (
+    r"A transformer tilts a random transformer $\pi_{\mathrm{ref}}$ over $V^L = 4$ responses of two binary tokens, of which "
+    r"the good one has probability $\varepsilon \in [1/(8T), 1/(4T)]$, $\beta \log(1/\varepsilon) = c = 1/8$, and pays $D = "
+    r"1/2$, the others at most $1/16$; $T = 64$ to $128$; each policy is found by an annealed search that starts again at "
+    r"$\pi_{\mathrm{ref}}$. "
+)
 _FEWER = {"smoke": 50, "quick": 100, "paper": 600}  # trials of what misses in half of them or more
 
 small_lm_exploration = Claim(
     id="xie2024/small-lm-exploration",
     statement=(
-        r"A transformer tilts a random transformer $\pi_{\mathrm{ref}}$ in which the good response has probability "
-        r"$\varepsilon \le 1/(4T)$, $\beta \log(1/\varepsilon) = c = 1/8$, gain $D = 1/2$. XPO with Theorem 3.1's $\alpha$ for "
-        r"the class has an iterate within $(D-c)/3$ of $J(\pi^*)$ among its first $T$ with probability at least $0.9$; "
-        r"online DPO, DPO against $\pi_{\mathrm{ref}}$ ($\alpha = 0$) and $-\alpha$ have not."
+        _SETTING + r"XPO with Theorem 3.1's $\alpha$ for the class has an iterate within $(D-c)/3$ of $J(\pi^*)$ among its "
+        r"first $T$ with probability at least $0.9$; online DPO, DPO against $\pi_{\mathrm{ref}}$ ($\alpha = 0$) and "
+        r"$-\alpha$, by the same search, have not."
     ),
-    origin="derived",
-    cites=(PAPER.at("Proposition 2.1 and Theorem 3.1, for a language model"),),
+    origin="observed",
+    cites=(PAPER.at("Algorithm 1, on a language model"),),
     grid={
         "smoke": _points((2, 2, 64, 8)),
         "quick": _points((2, 2, 64, 16)),
@@ -244,12 +292,36 @@ small_lm_exploration = Claim(
             seeds=_FEWER,
         ),
         Twin(
-            "steps-from-the-last-policy",
-            r"The same where a search is ten steps of Adam from the last policy, without annealing.",
-            "a share of about 0.5 instead of 0.9", measure=measure_local, seeds=_FEWER,
+            "without-restarts", r"The same where a search begins at the last policy instead of $\pi_{\mathrm{ref}}$.",
+            "a share below 0.6 instead of 0.9", measure=measure_without_restarts, seeds=_FEWER,
         ),
     ),
     seeds={"smoke": 240, "quick": 400, "paper": 2400},
+    draws=("vocabulary", "length", "rounds"),
+    needs=("lm",),
+    tags=("exploration", "lm", "random-instances"),
+    rev=2,
+)
+
+small_lm_regret = Claim(
+    id="xie2024/small-lm-regret",
+    statement=(
+        _SETTING + r"The average regret of XPO with Theorem 3.1's $\alpha$ over the $T$ rounds is below that of staying at "
+        r"$\pi_{\mathrm{ref}}$ by more than $0.05$; that of a player that draws $\pi_{\mathrm{ref}}$ or the tilt to a response "
+        r"at random in each round is not."
+    ),
+    origin="observed",
+    cites=(PAPER.at("Algorithm 1, on a language model"),),
+    grid=small_lm_exploration.grid,
+    measure=measure_xpo,
+    rule=Order(larger="gap_ref", smaller="average", margin=0.05),
+    twins=(
+        Twin(
+            "random-play", "The same for that player, which has a good iterate in every run.", "0.03 below instead of 0.1",
+            measure=measure_random_play, seeds=_FEWER,
+        ),
+    ),
+    seeds={"smoke": 120, "quick": 240, "paper": 2400},
     draws=("vocabulary", "length", "rounds"),
     needs=("lm",),
     tags=("exploration", "lm", "random-instances"),

@@ -157,7 +157,7 @@ softmax_class = Claim(
         r"\frac{\alpha}{\beta} \sum_i (\rho(\tilde\tau_i) - V_\rho)$, is a difference of convex functions; CCCP from one "
         r"start a response (and its neighbours) finds a value no grid undercuts, for responses, tokens and linear features."
     ),
-    origin="derived",
+    origin="observed",
     cites=(PAPER.at("the XPO objective"),),
     grid=_GRIDS,
     measure=measure_fit,
