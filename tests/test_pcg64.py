@@ -182,7 +182,9 @@ def kept(n, p):
 def test_what_is_kept_is_the_law(n, p, monkeypatch):
     """In total variation, without drawing anything; what numpy had before 2.5 is seen."""
     found, law = kept(n, p)
-    assert 0.5 * np.abs(found - law).sum() < 1e-7
+    assert 0.5 * np.abs(found - law).sum() < 1e-9
+    if n == 125:  # recursion everywhere: no series
+        return
     with monkeypatch.context() as patch:
         patch.setattr(pcg64, "_above_stirling", wrong_signs)
         patch.setattr(pcg64, "_rejected", pcg64._rejected.py_func)

@@ -196,8 +196,8 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
         mdp: H stages, S states, A actions.
         pi: [H, S, A] policy.
         n: number of episodes, 1 to 10^12.
-        rng: Generator or an integer seed. Over PCG64 the draws are those of numpy 2.5's ``binomial`` and ``random``, and it is left
-            where they would leave it; any other bit generator gives the 128-bit seed of a PCG64, two words.
+        rng: Generator or an integer seed. Over PCG64 the draws are those of numpy 2.5's ``binomial`` and ``random``, and it is
+            left where they would leave it; any other bit generator gives the 128-bit seed of a PCG64, two words.
     Returns:
         Counts: visits [H, S, A], n.
     Exactness: exact conditional multinomials by binomials (inversion and BTPE) on shares p / (p + q), each known to a few ulp;

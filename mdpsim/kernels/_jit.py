@@ -8,8 +8,8 @@ anywhere in ``kernels/`` starts a fresh directory.
 The base directory is ``$MDPSIM_CACHE_DIR``, else ``$NUMBA_CACHE_DIR`` (a leading ~ is the home directory), else the user's
 cache directory; where none can be written, or there is no home, a directory in the system's temporary folder.
 
-Callees are inlined, always. A callee that LLVM leaves as a function is there twice, as it was compiled for itself and as it came
-out within the kernel, with sums in another order where reassociation is allowed; a process that compiles runs the one, a
+Callees are inlined, always. A callee that LLVM leaves as a function is there twice, as it was compiled for itself and as it
+came out within the kernel, with sums in another order where reassociation is allowed; a process that compiles runs the one, a
 process that loads from the cache the other, and the last bits differ.
 
 A loop that sums (or multiplies up) floats stores nothing. Before a vectorised loop with a store LLVM checks at run time that
