@@ -20,7 +20,7 @@ from rich.text import Text
 from mdpsim.arrays import as_count, as_path, fail, unknown
 from mdpsim.claims.claim import PRESETS, Claim
 from mdpsim.claims.device import DEVICES, check_device, devices_of, on_device
-from mdpsim.claims.run import MAX_SEED, MeasureError, missing, run_all
+from mdpsim.claims.run import MAX_SEED, TIMEOUT, MeasureError, missing, run_all
 from mdpsim.registry import all_claims, get_claim, select
 from mdpsim.store import DEFAULT_PATH, Store
 from mdpsim.terminal import compilation_line, console, errors, flat, messages, print_json, progress_bar, show_verdicts
@@ -180,8 +180,10 @@ def verify(
     as_json: Json = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 3 when something is inconclusive.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda, for claims that depend on it.")] = "auto",
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that a chunk of trials may take.")] = TIMEOUT,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Leave out trials that raise or give a NaN.")] = False,
 ) -> None:
-    """Run what the store does not hold yet, and judge."""
+    """Run what the store does not hold yet, and judge. A FILE.py that is named is Python code, and is run as such."""
     with errors():
         if preset not in PRESETS:
             unknown("verify", "--preset", preset, PRESETS)
@@ -196,7 +198,12 @@ def verify(
             with progress_bar(able, preset, seed, opened) as progress:
                 options = {"preset": preset, "seed": seed, "store": opened}
                 try:
-                    run_all(able, preset=preset, seed=seed, sink=opened, jobs=n_jobs, budget=budget, progress=progress)
+                    left_out = run_all(
+                        able, preset=preset, seed=seed, sink=opened, jobs=n_jobs, budget=budget, timeout=timeout,
+                        keep_going=keep_going, progress=progress,
+                    )
+                    for line in left_out:
+                        messages().print(Text(f"left out: {line}"))
                 except MeasureError as error:
                     failure = error
             if budget is not None and (left := sum(len(c.trials) for c in missing(able, preset, seed, opened))):

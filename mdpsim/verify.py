@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from mdpsim.arrays import as_count, fail, unknown
+from mdpsim.claims.chunk import place
 from mdpsim.claims.claim import PRESETS, Claim, Point
 from mdpsim.claims.device import DEVICES, check_device, depends_on_device, moved, on_device
 from mdpsim.claims.records import Records
-from mdpsim.claims.run import missing, run_all
+from mdpsim.claims.run import MAX_SEED, TIMEOUT, missing, run_all
 from mdpsim.registry import get_claim
 from mdpsim.store import Store, as_store
 from mdpsim.verdict.judge import judge
@@ -37,6 +37,8 @@ def verify(
     store: Store | str | os.PathLike[str] | None = None,
     jobs: int = 1,
     budget: float | None = None,
+    timeout: float = TIMEOUT,
+    keep_going: bool = False,
     device: str = "auto",
 ) -> Verdict:
     """Run the trials that a store does not hold yet, and judge all that the preset asks for.
@@ -48,6 +50,8 @@ def verify(
         store: a Store or its path; None keeps nothing.
         jobs: number of processes. With more than one, a script needs ``if __name__ == "__main__":``.
         budget: seconds after which nothing more is begun; None runs all. A claim short of trials is inconclusive, or refuted.
+        timeout: seconds that a chunk of trials (about 75 ms, or one trial) may take before it is given up.
+        keep_going: leave out trials that raise or give a NaN, rather than give the claim up; it is not supported without them.
         device: where claims that depend on it are computed: "cpu", "cuda", or "auto": CUDA where there is a device.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
@@ -60,12 +64,13 @@ def verify(
     if preset not in PRESETS:
         unknown("verify", "preset", preset, PRESETS)
     check_device("verify", "device", device)
-    as_count("verify", "seed", seed, low=0)
-    as_count("verify", "jobs", jobs)
+    seed, jobs = as_count("verify", "seed", seed, low=0, high=MAX_SEED), as_count("verify", "jobs", jobs)
     claim = on_device(claim, device)
     opened = as_store(store)
     try:
-        run_all([claim], preset=preset, seed=seed, sink=opened, jobs=jobs, budget=budget)
+        run_all(
+            [claim], preset=preset, seed=seed, sink=opened, jobs=jobs, budget=budget, timeout=timeout, keep_going=keep_going
+        )
         return judge(claim, opened.records(claim, preset, seed))
     finally:
         if opened is not store:
@@ -90,11 +95,8 @@ def isolated(claims: Iterable[Claim], one: Callable[[Claim], Judged], failed: li
 
 
 def _where(error: Exception) -> str:
-    """The error in one line, with the file and line of the innermost frame that is not numpy's or Python's own."""
-    text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    found = traceback.extract_tb(error.__traceback__)
-    frames = [f for f in found if "site-packages" not in f.filename and not f.filename.startswith("<")]
-    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text
+    """The error in one line, with the file and line where it was raised."""
+    return (str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}") + place(error)
 
 
 def judge_all(

@@ -17,8 +17,9 @@ import pytest
 
 import toy
 from mdpsim import MeasureError, Store, get_claim, per_seed, run, verify
+from mdpsim.claims.chunk import measure_chunk
 from mdpsim.claims.records import Memory
-from mdpsim.claims.run import measure_chunk, run_all
+from mdpsim.claims.run import run_all
 from mdpsim.registry import load_claims
 from mdpsim.verify import estimate_costs, judge_all
 
@@ -198,7 +199,7 @@ def nothing(point, keys):
 @pytest.mark.parametrize(
     ("measure", "message"),
     [
-        (fails, "ZeroDivisionError: on purpose"), (wrong_length, "column 'value' must have 1 rows; got shape"),
+        (fails, "ZeroDivisionError: on purpose"), (wrong_length, "column 'value' must have 1 rows, one a trial; got shape"),
         (not_a_number, "column 'value' holds a NaN"), (nothing, "returned no columns"),
     ],
 )
@@ -209,9 +210,10 @@ def test_a_broken_measure_is_named(measure, message) -> None:
 
 
 def test_measure_chunk_times_what_it_measures() -> None:
-    columns, seconds = measure_chunk(toy.measure, toy.GRID["smoke"][0], [1, 2, 3], "label")
-    assert len(columns["value"]) == 3
-    assert seconds > 0
+    measured = measure_chunk(toy.measure, toy.GRID["smoke"][0], [1, 2, 3], "label")
+    assert len(measured.columns["value"]) == 3
+    assert (measured.kept, measured.failures) == ((0, 1, 2), ())
+    assert measured.seconds > 0
 
 
 def test_a_claims_file_runs_in_workers_through_the_library_too() -> None:

@@ -171,7 +171,7 @@ def test_a_damaged_row_is_left_out_said_and_measured_again(tmp_path: Path, kind:
     db.close()
     with Store(path, writable=False) as store:
         records = store.records(toy.coins, "quick", 0)
-        assert len(records.arms["claim"][POINT]["value"]) == 3
+        assert len(records.arms["claim"][POINT]["value"]) == 99
         if kind != "trial":
             assert any("damaged and were left out; 'mdpsim verify' measures them again" in note for note in records.notes)
     with Store(path) as store:
@@ -193,7 +193,7 @@ def test_hostile_values_with_a_fitting_checksum_are_damage(tmp_path: Path, value
     db.commit()
     db.close()
     with Store(path) as store:
-        assert held(store) == [0.0, 1.0, 2.0]
+        assert held(store) == [float(i) for i in range(100) if i != 3]
         assert list(store.missing(toy.coins, "claim", POINT, 0, 5)) == [3]
 
 

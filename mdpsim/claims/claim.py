@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mdpsim import rng as rng_
-from mdpsim.arrays import as_count, fail, unknown
+from mdpsim.arrays import as_count, as_real, fail, unknown
 from mdpsim.claims.rules import Rate, Rule
 from mdpsim.versions import EXTRAS
 
@@ -41,6 +41,8 @@ class Point(Mapping[str, Any]):
         for name, value in data.items():
             if not isinstance(name, str) or not name.isidentifier():
                 fail("Point", "names", "be identifiers", repr(name))
+            if isinstance(value, np.integer | np.floating):
+                data[name] = value = value.item()  # numpy's numbers have no JSON
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 fail("Point", name, "be a str, int or float literal", repr(value))
             if isinstance(value, float) and not math.isfinite(value):
@@ -97,11 +99,12 @@ def product(**axes: Iterable[Any]) -> tuple[Point, ...]:
 
 def geometric(low: float, high: float, n: int) -> tuple[Any, ...]:
     """n points from low to high in equal ratios: ints where both ends are ints, else floats of 6 digits."""
-    as_count("geometric", "n", n, low=2)
-    if not 0 < low < high:
+    n = as_count("geometric", "n", n, low=2)
+    low_, high_ = (as_real("geometric", name, x, 0.0, 1e300) for name, x in (("low", low), ("high", high)))
+    if not 0 < low_ < high_:
         fail("geometric", "low and high", "satisfy 0 < low < high", (low, high))
     values = np.geomspace(low, high, n)
-    if isinstance(low, int) and isinstance(high, int):
+    if isinstance(low, int | np.integer) and isinstance(high, int | np.integer):
         return tuple(round(v) for v in values)
     return tuple(float(f"{v:.6g}") for v in values)
 
@@ -228,7 +231,7 @@ class Claim:
             fail(where, "measure", "be a function (point, keys) -> columns", repr(self.measure))
         if not isinstance(self.rule, Rule):
             fail(where, "rule", "be one of mdpsim.claims.rules", repr(self.rule))
-        as_count(where, "rev", self.rev)
+        object.__setattr__(self, "rev", as_count(where, "rev", self.rev))
         self._check_twins(where)
         if self.draws is not None and not isinstance(self.draws, tuple):
             fail(where, "draws", "be None or a tuple of names of axes", repr(self.draws))

@@ -75,6 +75,7 @@ def run(
     if store is not None and not hasattr(store, "missing"):
         fail("run", "store", "be a Store or None", repr(store))
     sink = Memory() if store is None else store
+    seed = as_count("run", "seed", seed, low=0, high=MAX_SEED)  # numpy's integers have no JSON
     run_all(
         [claim], preset=preset, seed=seed, sink=sink, jobs=jobs, budget=budget, timeout=timeout, keep_going=keep_going,
         progress=progress,

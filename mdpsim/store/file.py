@@ -30,6 +30,7 @@ from mdpsim.store.schema import APPLICATION_ID, COSTS_INDEX, MAGIC, MARK, check_
 
 TIMEOUT = 60.0  # seconds to wait for another process that writes
 CHECK_BYTES = 2**30  # a larger file is not looked through at every start (about a second a GB)
+SMALLEST = 512  # bytes of the smallest page that a database has
 MEMORY = ":memory:"
 
 
@@ -57,24 +58,6 @@ def prepare(path: str, create: bool) -> None:
         fail("Store", "path", "be writable", f"{path!r} (no permission to write {target})")
 
 
-def carries_mark(path: str) -> bool:
-    """Whether the file begins as sqlite's do and has our mark; False where there is none yet.
-
-    Raises:
-        ValueError: a file of another kind, which is left as it is.
-    """
-    try:
-        with open(path, "rb") as file:
-            header = file.read(100)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        fail("Store", "path", "be a file that can be read", f"{path!r} ({error})")
-    if header and not header.startswith(MAGIC):
-        fail("Store", "path", "be a store of mdpsim", f"{path!r}, which is no sqlite database (it was left as it is)")
-    return header[MARK] == APPLICATION_ID.to_bytes(4, "big")
-
-
 def open_writable(path: str, synchronous: str) -> sqlite3.Connection:
     """Open or make a store; a damaged one is moved aside, and what can be read of it is kept.
 
@@ -83,11 +66,11 @@ def open_writable(path: str, synchronous: str) -> sqlite3.Connection:
     Warns:
         StoreWarning: what was moved aside, and how many records were saved.
     """
-    marked = path != MEMORY and carries_mark(path)
+    _check_size(path)
     try:
         return _open(path, synchronous)
     except sqlite3.DatabaseError as error:
-        if not _is_damage(error) or not marked:
+        if not _is_damage(error) or not _carries_mark(path):
             why = "no write-ahead log: a network file system?" if "write-ahead" in str(error) else str(error)
             fail("Store", "path", "be a file that can be opened and written", f"{path!r} ({why})")
         aside = _move_aside(path)
@@ -102,6 +85,29 @@ def open_writable(path: str, synchronous: str) -> sqlite3.Connection:
         return db
 
 
+def _check_size(path: str) -> None:
+    """sqlite takes a file of a few bytes for an empty database, and would write over it."""
+    if path != MEMORY and os.path.exists(path) and 0 < os.path.getsize(path) < SMALLEST:
+        fail("Store", "path", "be a store of mdpsim", f"{path!r}, which is no sqlite database (it was left as it is)")
+
+
+def _carries_mark(path: str) -> bool:
+    """Whether the file begins as sqlite's do and has our mark.
+
+    Only for a file that sqlite has refused: to open and close a file gives up the locks that this process has on it.
+    Raises:
+        ValueError: a file of another kind, which is left as it is.
+    """
+    try:
+        with open(path, "rb") as file:
+            header = file.read(100)
+    except OSError as error:
+        fail("Store", "path", "be a file that can be read", f"{path!r} ({error})")
+    if not header.startswith(MAGIC):
+        fail("Store", "path", "be a store of mdpsim", f"{path!r}, which is no sqlite database (it was left as it is)")
+    return header[MARK] == APPLICATION_ID.to_bytes(4, "big")
+
+
 def _open(path: str, synchronous: str) -> sqlite3.Connection:
     """Connect, check, and make the tables of a new file."""
     db = _connect(path)
@@ -111,10 +117,11 @@ def _open(path: str, synchronous: str) -> sqlite3.Connection:
         _use_wal(db)
         db.execute(f"PRAGMA synchronous={synchronous}")
         with transaction(db):
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+            new = db.execute("PRAGMA user_version").fetchone()[0] == 0
+            if new:
                 make_tables(db)
             db.execute(COSTS_INDEX.replace("INDEX", "INDEX IF NOT EXISTS"))
-        if path != MEMORY and not carries_mark(path):
+        if new:
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # the mark goes into the file itself
     except BaseException:
         db.close()
@@ -133,7 +140,7 @@ def open_readable(path: str) -> tuple[sqlite3.Connection, tempfile.TemporaryDire
         fail("Store", "path", "be an existing store (run 'mdpsim verify' first, or name one with --store)", repr(path))
     if file.is_dir():
         fail("Store", "path", "be a file", f"the directory {path!r}")
-    carries_mark(path)
+    _check_size(path)
     log = Path(path + "-wal")
     with_log = log.exists() and log.stat().st_size > 0
     copy = None
@@ -156,6 +163,7 @@ def open_readable(path: str) -> tuple[sqlite3.Connection, tempfile.TemporaryDire
             copy.cleanup()
             error = failed
     if error is not None and _is_damage(error):
+        _carries_mark(path)
         wanted = "be whole ('mdpsim verify' moves a damaged store aside and keeps what can be read)"
         fail("Store", "path", wanted, f"{path!r} ({error})")
     fail("Store", "path", "be a file that can be read", f"{path!r} ({error})")
