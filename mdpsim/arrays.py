@@ -26,7 +26,7 @@ from __future__ import annotations
 import numbers
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NoReturn
@@ -45,6 +45,8 @@ ROW_TOLERANCE = 1e-9  # a row whose sum is off by more is an error
 ROW_SLACK = 4 * np.finfo(float).eps  # a row off by less is kept as it is: records made of records stay the same
 WHOLE = 2**53  # float64 holds every integer up to here
 LARGE = 2**32  # bytes: a copy beyond it is compared with the machine's memory before it is begun
+SEQUENCES = (list, tuple)
+PLAIN = frozenset((float, int, bool, np.float64, np.int64))
 REAL = "hold real numbers that convert to float64 without loss"
 
 
@@ -69,8 +71,8 @@ def _describe(axes: str, sizes: tuple[int | None, ...]) -> str:
     return f"have shape [{', '.join(letters)}] = ({shown}{',' if len(letters) == 1 else ''})"
 
 
-def _as_array(function: str, argument: str, x: ArrayLike, wanted: str) -> NDArray[Any]:
-    """What numpy makes of an argument; ``wanted`` is said where it makes nothing of it.
+def _as_array(function: str, argument: str, x: ArrayLike, wanted: Callable[[], str]) -> NDArray[Any]:
+    """What numpy makes of an argument; ``wanted()`` is said where it makes nothing of it.
 
     numpy drops masks without a word, also those of masked arrays inside lists: a mask that hides something is refused.
     """
@@ -79,16 +81,18 @@ def _as_array(function: str, argument: str, x: ArrayLike, wanted: str) -> NDArra
     try:
         return np.asarray(x)
     except ValueError:
-        return fail(function, argument, wanted, "a ragged sequence")
+        return fail(function, argument, wanted(), "a ragged sequence")
     except Exception as error:  # a tensor that needs a gradient or lies on a GPU, an __array__ that fails
-        return fail(function, argument, wanted, f"{type(x).__name__} ({error})")
+        return fail(function, argument, wanted(), f"{type(x).__name__} ({error})")
 
 
 def _masked(x: object, depth: int = 0) -> bool:
-    """Whether something in x is hidden by a mask of numpy.ma."""
-    if isinstance(x, list | tuple):
-        return depth < 64 and any(_masked(y, depth + 1) for y in x)  # numpy's arrays have 64 axes at most
-    return "numpy.ma" in sys.modules and isinstance(x, np.ma.MaskedArray) and bool(np.ma.is_masked(x))
+    """Whether something in x is hidden by a mask of numpy.ma; nothing is where nobody has imported that."""
+    if type(x) is np.ndarray or "numpy.ma" not in sys.modules:
+        return False
+    if isinstance(x, SEQUENCES):
+        return depth < 64 and any(type(y) not in PLAIN and _masked(y, depth + 1) for y in x)  # an array has 64 axes at most
+    return isinstance(x, np.ma.MaskedArray) and bool(np.ma.is_masked(x))
 
 
 def _dtype(a: NDArray[Any], x: object) -> str:
@@ -140,7 +144,7 @@ def _check_real(function: str, argument: str, a: NDArray[Any], x: object) -> Non
 def _floats(function: str, argument: str, a: NDArray[Any], x: object) -> FloatArray:
     """The array that x became, as float64: integers beyond 2^53 must be among those that it holds (numpy rounds, unasked)."""
     own = _own(function, argument, a, np.float64)
-    if (a.dtype.kind in "iu" or isinstance(x, list | tuple)) and (np.abs(own) >= WHOLE).any():
+    if (a.dtype.kind in "iu" or isinstance(x, SEQUENCES)) and (np.abs(own) >= WHOLE).any():
         for value in _large(a if a.dtype.kind in "iu" else x):
             if int(float(value)) != value:
                 fail(function, argument, REAL, f"the integer {value}, beyond 2^53")
@@ -149,7 +153,7 @@ def _floats(function: str, argument: str, a: NDArray[Any], x: object) -> FloatAr
 
 def _large(x: Any) -> Iterator[int]:
     """The integers in an array, or in nested sequences, that float64 may have to round."""
-    if isinstance(x, list | tuple):
+    if isinstance(x, SEQUENCES):
         for y in x:
             yield from _large(y)
     elif isinstance(x, numbers.Integral):
@@ -167,7 +171,7 @@ def as_numbers(function: str, argument: str, x: ArrayLike, wanted: str = "be an 
     Raises:
         ValueError: what is no array, masked entries, complex numbers, text, times, objects, integers that float64 rounds.
     """
-    a = _as_array(function, argument, x, wanted)
+    a = _as_array(function, argument, x, lambda: wanted)
     _check_real(function, argument, a, x)
     return _floats(function, argument, a, x)
 
@@ -181,7 +185,7 @@ def as_floats(function: str, argument: str, x: ArrayLike, axes: str, sizes: tupl
     Raises:
         ValueError: masked entries, wrong dtype, shape, an empty axis, NaN or infinity, integers that float64 rounds.
     """
-    a = _as_array(function, argument, x, _describe(axes, sizes))
+    a = _as_array(function, argument, x, lambda: _describe(axes, sizes))
     _check_real(function, argument, a, x)
     _check_shape(function, argument, a, axes, sizes)
     a = _floats(function, argument, a, x)
@@ -278,7 +282,7 @@ def as_integers(
     function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...], below: int
 ) -> IntArray:
     """Guard an integer array with entries in [0, below); returns it as int64, C-contiguous, read-only, copied like floats."""
-    a = _as_array(function, argument, x, _describe(axes, sizes))
+    a = _as_array(function, argument, x, lambda: _describe(axes, sizes))
     if a.dtype.kind not in "iu":
         hints = {"b": " (x.astype(int) makes 0 and 1 of it)", "f": " (x.astype(int) if all are whole; NaN is what is missing)"}
         fail(function, argument, "hold integers", _dtype(a, x) + hints.get(a.dtype.kind, ""))

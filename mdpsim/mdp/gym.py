@@ -155,7 +155,7 @@ def _entries(table: Mapping[int, Mapping[int, Any]], n_states: int, n_actions: i
                 try:
                     p, to, reward, ends = item
                     found = (float(p), int(to), float(reward), bool(ends))
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     fail("from_gymnasium", where, "hold (probability, next state, reward, terminated)", repr(item))
                 if not (0.0 <= found[0] <= 1.0 + 1e-9) or found[1] != to or not 0 <= found[1] < n_states:
                     fail("from_gymnasium", where, f"hold probabilities and next states in [0, {n_states})", repr(item))
