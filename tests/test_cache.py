@@ -1,4 +1,5 @@
-"""The kernel cache: an edit of any kernel file is seen, an unedited one is loaded and not compiled again."""
+"""The kernel cache: an edit of any kernel file is seen, as is another processor to compile for, or another option of numba's;
+what is unedited is loaded and not compiled again. The fingerprint of records follows all of these."""
 
 from __future__ import annotations
 
@@ -8,6 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from numba.core import config
+
+from mdpsim import versions
 from mdpsim.kernels import _jit
 
 PROBE = """
@@ -21,10 +26,17 @@ with _jit.watch_compilation(lambda: told.append(1)):
     value = solve_soft(mdp, np.full((1, 1, 2), 0.5), 1.0).V[0, 0]
 print(repr(float(value)), len(told) > 0, _jit.CACHE_DIRECTORY)
 """
+# What tells numba, numpy, BLAS and torch to compute as on another processor, or otherwise; each must be seen by itself.
+OTHER = (
+    {"CPU_NAME": "generic"}, {"CPU_NAME": "generic", "CPU_FEATURES": ""}, {"CPU_FEATURES": "+sse3"}, {"OPT": 1},
+    {"LOOP_VECTORIZE": 0}, {"SLP_VECTORIZE": 1}, {"BOUNDSCHECK": 1}, {"DEBUGINFO_DEFAULT": 1}, {"USING_SVML": True},
+    {"DISABLE_JIT": 1},
+)
+BESIDE = {"NPY_DISABLE_CPU_FEATURES": "X86_V4", "OPENBLAS_CORETYPE": "Haswell", "ATEN_CPU_CAPABILITY": "default"}
 
 
-def probe(package_parent: Path, cache: Path) -> tuple[float, bool, str]:
-    env = os.environ | {"PYTHONPATH": str(package_parent), "MDPSIM_CACHE_DIR": str(cache)}
+def probe(package_parent: Path, cache: Path, **settings: str) -> tuple[float, bool, str]:
+    env = os.environ | {"PYTHONPATH": str(package_parent), "MDPSIM_CACHE_DIR": str(cache)} | settings
     done = subprocess.run(
         [sys.executable, "-c", PROBE], env=env, capture_output=True, text=True, check=True, cwd=package_parent
     )
@@ -55,3 +67,37 @@ def test_an_edited_callee_is_seen(root: Path, tmp_path: Path) -> None:
 
 def test_the_directory_names_everything_that_decides_machine_code() -> None:
     assert Path(_jit.CACHE_DIRECTORY).name == f"kernels-{_jit.fingerprint()}"
+
+
+def test_another_option_of_numbas_loads_no_stale_code(root: Path, tmp_path: Path) -> None:
+    """numba's own index does not hold its options: without a directory for each, OPT=1 runs what OPT=3 compiled."""
+    value, _, directory = probe(root, tmp_path, NUMBA_OPT="3")
+    plain, compiled, other = probe(root, tmp_path, NUMBA_OPT="1")
+    assert compiled
+    assert other != directory
+    assert plain == pytest.approx(value, rel=1e-13)
+
+
+def test_code_for_another_processor_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And records computed so do not count as of the host's platform."""
+    monkeypatch.setattr(config, "CPU_FEATURES", None)
+    kernels, records = {_jit.fingerprint()}, {versions.fingerprint.__wrapped__()}
+    for change in OTHER:
+        with monkeypatch.context() as patch:
+            for name, value in change.items():
+                patch.setattr(config, name, value)
+            kernels.add(_jit.fingerprint())
+            records.add(versions.fingerprint.__wrapped__())
+    assert len(kernels) == len(records) == 1 + len(OTHER)
+    for name, value in BESIDE.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            records.add(versions.fingerprint.__wrapped__())
+    assert len(records) == 1 + len(OTHER) + len(BESIDE)
+
+
+def test_a_store_shows_the_processor_computed_for() -> None:
+    env = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    code = "from mdpsim.versions import fingerprint; print(fingerprint())"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert "-as-generic-" in done.stdout
