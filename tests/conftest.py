@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def one_signature_a_kernel() -> Iterator[None]:
 def one_torch_thread() -> None:
     """Several test processes share the cores, and small products gain nothing from a second thread."""
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].set_num_threads(int(os.environ.get("MDPSIM_TEST_THREADS", "1")))  # tests/portable.py asks for two
 
 
 @pytest.fixture(scope="session")
