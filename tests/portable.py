@@ -39,7 +39,13 @@ HOUSE = {
 LM = ("test_lm_", "test_small_lm")
 # The short form: exact sums, stopping times and training; kernels' arithmetic, solvers, one of the language models.
 SHORT_CLAIMS = ("tiapkin2023/reduction", "tiapkin2023/ucbvi-eps-rate", "korbak2022/small-lm-collapse")
-SHORT_TESTS = ("test_kernels_math", "test_exact", "test_lm_explore")
+SHORT_TESTS = {
+    "test_kernels_math": ("",), "test_exact": ("",), "test_checks": ("",),
+    "test_lm_explore": (
+        "::test_the_loss_of_counts_is_the_loss_of_the_pairs", "::test_a_member_computes_what_it_does_in_every_ensemble",
+        "::test_the_loss_has_leading_axes_and_skips_what_the_reference_never_gives",
+    ),
+}
 ABSENT = ("needs ", "no CUDA device", "there is a CUDA device")  # why a test may be left out; it is shown all the same
 PARTS = ("claims", "kernels", "lm", "notebooks")
 
@@ -197,7 +203,7 @@ def compare(here: dict[str, tuple[str, ...]], there: dict[str, tuple[str, ...]])
 
 
 def files(part: str, short: bool) -> list[str]:
-    """The files of tests of a part; those of the conformance of claims are without the verdicts, which are judged beside."""
+    """What pytest is asked to run of a part: files, or tests of them."""
     stems = sorted(p.stem for p in (ROOT / "tests").glob("test_*.py"))
     if short:
         stems = [s for s in stems if s in SHORT_TESTS]
@@ -205,7 +211,7 @@ def files(part: str, short: bool) -> list[str]:
         "lm": [s for s in stems if s.startswith(LM)], "notebooks": [s for s in stems if s == "test_notebooks"],
         "kernels": [s for s in stems if s not in HOUSE and s != "test_notebooks" and not s.startswith(LM)],
     }
-    return [f"tests/{s}.py" for s in chosen[part]]
+    return [f"tests/{s}.py{test}" for s in chosen[part] for test in (SHORT_TESTS[s] if short else ("",))]
 
 
 def read_report(path: Path) -> tuple[int, list[str], set[str]]:
@@ -224,7 +230,7 @@ def read_report(path: Path) -> tuple[int, list[str], set[str]]:
 
 
 def tests(environ: dict[str, str], chosen: Sequence[str], jobs: int, folder: Path) -> tuple[int, list[str], set[str], str]:
-    """pytest over files, each in the processes of this setting; its output is shown as it comes."""
+    """pytest over files; its output is shown as it comes. The verdicts of the claims' conformance are judged beside."""
     report = folder / "report.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *chosen,
@@ -288,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--jobs", type=int, default=1, help="processes of tests and of trials")
-    parser.add_argument("--short", action="store_true", help="three claims and three files of tests: what CI runs")
+    parser.add_argument("--short", action="store_true", help="three claims and a few files of tests: what CI runs")
     said = parser.parse_args(arguments)
     if unknown := [n for n in said.settings if n not in known]:
         parser.error(f"unknown setting {unknown[0]}; known: {', '.join(known)}")
