@@ -44,12 +44,27 @@ def probe(package_parent: Path, cache: Path, **settings: str) -> tuple[float, bo
     return float(value), compiled == "True", directory
 
 
-def test_an_edited_callee_is_seen(root: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
+@pytest.fixture(scope="module")
+def compiled_once(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, float, str]:
+    """A copy of the package, a cache of its own, and what the first process found there, which compiled."""
+    copy = tmp_path_factory.mktemp("copy")
     shutil.copytree(root / "mdpsim", copy / "mdpsim", ignore=shutil.ignore_patterns("__pycache__"))
-    cache = tmp_path / "cache"
-    first, compiled, directory = probe(copy, cache)
+    value, compiled, directory = probe(copy, copy / "cache")
     assert compiled
+    return copy, copy / "cache", value, directory
+
+
+def test_another_option_of_numbas_loads_no_stale_code(compiled_once: tuple[Path, Path, float, str]) -> None:
+    """numba's own index does not hold its options: without a directory for each, OPT=1 runs what OPT=3 compiled."""
+    copy, cache, first, directory = compiled_once
+    value, compiled, other = probe(copy, cache, NUMBA_OPT="1")
+    assert compiled
+    assert other != directory
+    assert value == pytest.approx(first, rel=1e-13)
+
+
+def test_an_edited_callee_is_seen(compiled_once: tuple[Path, Path, float, str]) -> None:
+    copy, cache, first, directory = compiled_once
     again, compiled, same = probe(copy, cache)
     assert (again, same) == (first, directory)
     assert not compiled, "a second process must load the kernels, not compile them"
@@ -67,15 +82,6 @@ def test_an_edited_callee_is_seen(root: Path, tmp_path: Path) -> None:
 
 def test_the_directory_names_everything_that_decides_machine_code() -> None:
     assert Path(_jit.CACHE_DIRECTORY).name == f"kernels-{_jit.fingerprint()}"
-
-
-def test_another_option_of_numbas_loads_no_stale_code(root: Path, tmp_path: Path) -> None:
-    """numba's own index does not hold its options: without a directory for each, OPT=1 runs what OPT=3 compiled."""
-    value, _, directory = probe(root, tmp_path, NUMBA_OPT="3")
-    plain, compiled, other = probe(root, tmp_path, NUMBA_OPT="1")
-    assert compiled
-    assert other != directory
-    assert plain == pytest.approx(value, rel=1e-13)
 
 
 def test_code_for_another_processor_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
