@@ -1,4 +1,7 @@
 # Two commands: `make reproduce` sets up and verifies every claim; `make test` sets up and runs the tests.
+# `make check` is the quick look before a commit: linters, types and the fast tests, two minutes.
+# `make test-portable` runs the tests of numbers as other processors would (tests/portable.py); SETTING=generic THREADS=1 PARTS=claims
+# chooses among them. `make test` ends with its short form.
 # `make bench` times the kernels against peers and the machine's limit; `make bench QUICK=1` in about two minutes.
 # `make test LM=0` does without torch, which the language models need and which is large; their tests are then skipped.
 # JOBS=1: test processes, one a core where nothing else is said.
@@ -12,7 +15,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: reproduce test lint bench clean
+.PHONY: reproduce test check test-portable lint bench clean
 .DEFAULT_GOAL := reproduce
 
 # Verify everything, write report/ whatever the verdicts, then return verify's status.
@@ -23,6 +26,13 @@ reproduce: $(VENV)/.run
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal
+	$(BIN)/python tests/portable.py generic --short --threads 1 --jobs $(JOBS)
+
+check: lint
+	$(BIN)/python -m pytest --fast --numprocesses $(JOBS) --dist worksteal
+
+test-portable: $(VENV)/.test $(if $(filter 0,$(LM)),,$(VENV)/.lm)
+	$(BIN)/python tests/portable.py $(SETTING) $(if $(THREADS),--threads $(THREADS)) $(if $(PARTS),--parts $(PARTS)) --jobs $(JOBS)
 
 lint: $(VENV)/.test $(if $(filter 0,$(LM)),,$(VENV)/.lm)
 	$(BIN)/ruff check

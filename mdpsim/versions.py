@@ -19,6 +19,11 @@ EXTRAS = {
 }
 PACKAGES = ("mdpsim", "numpy", "scipy", "numba", "llvmlite")
 OPTIONAL = ("torch",)  # computes for some claims, where it is installed
+# Variables by which numpy, BLAS and torch are told to compute as on another processor; numba's are in the kernels' fingerprint.
+STEERING = (
+    "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES", "OPENBLAS_CORETYPE", "ATEN_CPU_CAPABILITY",
+    "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA",
+)
 
 
 @cache
@@ -39,13 +44,15 @@ def versions() -> dict[str, str]:
 
 @cache
 def fingerprint() -> str:
-    """The CPU, the numeric libraries and the text of the kernels: within one of these, equal keys have equal bits."""
+    """Host, numeric libraries, what they are told to use, kernels: within one of these, equal keys have equal bits."""
     import llvmlite.binding as llvm
 
     from mdpsim.kernels import _jit
 
     libraries = "-".join(f"{name}{version(name)}" for name in ("numba", "numpy", "scipy"))
-    return f"{llvm.get_host_cpu_name()}-{libraries}-kernels{_jit.fingerprint()}"
+    told = "".join(f"-{name}={os.environ[name]}" for name in STEERING if os.environ.get(name))
+    compiled_for = "" if _jit.target() == llvm.get_host_cpu_name() else f"-as-{_jit.target()}"
+    return f"{llvm.get_host_cpu_name()}{compiled_for}-{libraries}{told}-kernels{_jit.fingerprint()}"
 
 
 @cache
@@ -106,8 +113,9 @@ def information() -> dict[str, Any]:
 
     blas = [f"{lib['internal_api']} {lib['version']} ({lib['num_threads']} threads)" for lib in threadpool_info()]
     return {
-        **versions(), "cpu": llvm.get_host_cpu_name(), "cores": cores(), "numba_threads": numba.get_num_threads(),
-        "blas": blas, "devices": devices(), "kernels": {"cache": _jit.CACHE_DIRECTORY, "not_compiled": _jit.uncached()},
+        **versions(), "cpu": llvm.get_host_cpu_name(), "compiled_for": _jit.target(), "cores": cores(),
+        "numba_threads": numba.get_num_threads(), "blas": blas, "devices": devices(),
+        "kernels": {"cache": _jit.CACHE_DIRECTORY, "not_compiled": _jit.uncached()},
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,11 +11,27 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Files that take more than a few seconds: whole claims, whole notebooks, compilations from nothing, simulations at length.
+SLOW = {
+    "test_papers", "test_notebooks", "test_cache",
+}
 
 
 def beyond_one_signature(kernels: Iterable[Any]) -> dict[str, Any]:
     """Kernels that were compiled for more than one: a wrapper passes writable, strided or other-typed arrays."""
     return {f"{k.py_func.__module__}.{k.py_func.__name__}": k.signatures for k in kernels if len(k.signatures) > 1}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out the files of tests that take long (make check)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --fast, what is left out is deselected: pytest's last line counts it."""
+    if config.getoption("--fast"):
+        left_out = [item for item in items if item.path.stem in SLOW]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.path.stem not in SLOW]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,7 +47,7 @@ def one_signature_a_kernel() -> Iterator[None]:
 def one_torch_thread() -> None:
     """Several test processes share the cores, and small products gain nothing from a second thread."""
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].set_num_threads(int(os.environ.get("MDPSIM_TEST_THREADS", "1")))  # tests/portable.py asks for two
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -42,10 +44,19 @@ def test_the_other_faults(plain: bool) -> None:
 
 def test_records_made_of_records_stay_the_same() -> None:
     rng = np.random.default_rng(0)
-    for n in (2, 3, 17, 300):
+    for n in (2, 3, 17, 300, 100_000):  # a plain sum of the last is off by more than the slack, in whatever order it is added
         rows = rng.dirichlet(np.ones(n), 50) * (1 + 1e-10)
         once = as_simplex("f", "x", rows, "R C", (50, n))
         assert as_simplex("f", "x", once, "R C", (50, n)) is once
+        assert max(abs(math.fsum(row) - 1.0) for row in once) <= ROW_SLACK
+
+
+def test_a_row_in_order_does_not_change_beside_one_that_is_not() -> None:
+    """Whatever else is in the batch: results of some keys are those of any split of them."""
+    rows = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1 + 1e-11]])  # 1 - eps and 1 + 1e-11, added from the left
+    found = as_simplex("f", "x", rows, "R C", (2, 3))
+    assert found[0].tolist() == rows[0].tolist()
+    assert abs(math.fsum(found[1]) - 1.0) <= ROW_SLACK
 
 
 def test_what_may_be_written_is_copied_and_what_may_not_is_shared() -> None:

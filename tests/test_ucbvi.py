@@ -104,7 +104,8 @@ def test_planning_is_the_formulas(beta, scale, bernstein, unknown):
         assert found == pytest.approx(expected, abs=1e-12)
     assert widest[0, 1] == 0  # the other action has no mass under the reference
     width = np.where(ref > 0, q_up - q_low, -1)
-    np.testing.assert_array_equal(width.max(axis=-1), np.take_along_axis(width, widest[..., None], -1)[..., 0])
+    chosen = np.take_along_axis(width, widest[..., None], -1)[..., 0]
+    assert chosen == pytest.approx(width.max(axis=-1), abs=1e-12), "equal widths up to rounding: either is the widest"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -115,7 +116,7 @@ def test_the_run_is_valid_and_what_it_says(seed):
     best = solve_soft(mdp, UNIFORM, 0.3)
     assert trace.status == "stopped"
     assert trace.certificate <= 0.02
-    assert trace.violation == 0.0
+    assert trace.violation <= 1e-12
     assert (trace.gaps <= trace.certificates).all()
     assert (trace.gaps >= -1e-13).all()
     assert (np.diff(trace.episodes) > 0).all()

@@ -2,8 +2,9 @@
 
 numba's file cache notices an edit of the file a kernel stands in, but not an edit of a callee in another file: a stale
 kernel then returns old numbers, silently. So the cache directory is keyed by everything that decides the machine code:
-the text of every file in this folder, the numba and llvmlite versions, and the CPU with its features. An edit
-anywhere in ``kernels/`` starts a fresh directory.
+the text of every file in this folder, the numba and llvmlite versions, the CPU that numba compiles for with its features (the
+host's, where NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name no other), and numba's options. An edit anywhere in ``kernels/``
+starts a fresh directory.
 
 The base directory is ``$MDPSIM_CACHE_DIR``, else ``$NUMBA_CACHE_DIR`` (a leading ~ is the home directory), else the user's
 cache directory; where none can be written, or there is no home, a directory in the system's temporary folder.
@@ -31,7 +32,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 import numba
-from numba.core import config, event
+from numba.core import codegen, config, event
 
 # Never True: nnan and ninf would make isnan and isinf lie.
 FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
@@ -40,13 +41,27 @@ FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
 KERNELS: list[Any] = []
 
 
+# numba's own index of a cached kernel holds the target and none of these: under another option the old code is loaded.
+_OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML", "DISABLE_JIT")
+
+
+def target() -> str:
+    """The CPU that kernels are compiled for: the host, where numba is not told another."""
+    return llvm.get_host_cpu_name() if config.CPU_NAME is None else config.CPU_NAME
+
+
+def _features() -> str:
+    """The target's instruction sets. With a name alone numba keeps the host's, but for "generic", which has none."""
+    return codegen.get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+
+
 def fingerprint() -> str:
     """Hash of all that decides the machine code of the kernels (16 hex digits)."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    digest.update(f"{numba.__version__} {llvmlite.__version__} {llvm.get_host_cpu_name()} ".encode())
-    digest.update(llvm.get_host_cpu_features().flatten().encode())
+    digest.update(f"{numba.__version__} {llvmlite.__version__} {target()} {_features()} ".encode())
+    digest.update(" ".join(str(getattr(config, name, None)) for name in _OPTIONS).encode())
     return digest.hexdigest()[:16]
 
 

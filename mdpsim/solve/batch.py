@@ -84,7 +84,8 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
         beta: a number or [B], each in [0, inf].
     Returns:
         Solution with a leading axis: V [B, H+1, S], Q [B, H, S, A], pi [B, H, S, A].
-    Exactness: each as ``solve_soft`` alone, bit for bit, whatever the number of threads (``numba.set_num_threads``).
+    Exactness: each as ``solve_soft`` alone, 1e-13 max|V|; the same bits whatever the number of threads
+        (``numba.set_num_threads``). The last bits may depend on B: another compilation of the same loops solves a few.
     Cost: B times that of ``solve_soft``. Small instances (up to 128 KiB of transitions) are stacked, at most 64 MB at a time,
         and divided among threads where there is enough work (16 MB); large ones run one after the other.
     Raises:
