@@ -17,23 +17,30 @@ g(P_l) - g(P_{l-1}) they have T(y) = pi(y) A_l / p_l, and for a rival whose chan
 
     R at level m = sum_{l < m} g'(P_l) (c_{l+1} - c_l) + const;   continuous: R(u) = int_0^u g'(F) dC.
 
+A power N multiplies the rounding of what it is taken of, and near 1 float64 has only 16 digits: there P^N = e^{N log1p(-(1 -
+P))} with 1 - P summed from its own end. So laws sum to one within a few roundings for every N.
+
 Reference: Balashankar et al., "InfAlign: Inference-aware language model alignment", ICML 2025, arXiv 2412.19792.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mdpsim.align.calibration import Ranks
 from mdpsim.align.spaces import Responses, Space
 from mdpsim.arrays import ROW_TOLERANCE, FloatArray, as_count, as_real, fail
 
 MAX_N = 10**6
+DRAWN = 2**22  # draws that a simulation holds at a time
 STEP = 2e-3  # of the numerical derivatives
+JUMP = 1e-6  # of a distortion: a steeper one is not continuous for float64
 STENCIL = np.array([-25 / 12, 4.0, -3.0, 4 / 3, -1 / 4])  # derivative from values at 0, 1, .., 4: exact to degree 4
 
 
@@ -90,23 +97,44 @@ class Ranked:
         return space.sample(self.law(space, pi), (n,), rng)
 
 
-def _power_ratio(whole: FloatArray, part: FloatArray, n: int) -> FloatArray:
-    """(a^n - b^n) / (a - b), a = whole, b = whole - part: a^{n-1} (1 - (1-q)^n) / q, q = part / whole; n a^{n-1} at q = 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+def power(a: ArrayLike, missing: ArrayLike, k: ArrayLike) -> FloatArray:
+    """a^k for a in [0, 1] and k >= 0, where missing = 1 - a is known by its own digits: those count where a is near 1."""
+    high = np.asarray(missing) < 0.5
+    with np.errstate(under="ignore"):
+        near_one = np.exp(k * np.log1p(-np.where(high, np.maximum(missing, 0.0), 0.0)))
+        return np.where(high, near_one, np.where(high, 0.0, np.maximum(a, 0.0)) ** k)
+
+
+def power_ratio(whole: FloatArray, part: FloatArray, missing: FloatArray, n: int) -> FloatArray:
+    """(a^n - b^n) / (a - b), a = whole, b = whole - part, missing = 1 - whole.
+
+    It is a^{n-1} (1 - (1-q)^n) / q, q = part / whole, and n a^{n-1} at q = 0.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         q = np.where(whole > 0.0, np.minimum(part / whole, 1.0), 0.0)
         blocks = np.where(q > 0.0, -np.expm1(n * np.log1p(-q)) / q, float(n))
-    return whole ** (n - 1) * blocks
+        return power(whole, missing, n - 1) * blocks
 
 
-def _pick(
+def pick(
     space: Space, pi: FloatArray, score: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """Of each row of draws the one with the largest score, ties at random."""
-    drawn = space.sample(pi, shape, rng)
-    scores = score(drawn)
-    best = scores == scores.max(axis=1, keepdims=True)
-    chosen = np.where(best, rng.random(shape), -1.0).argmax(axis=1)
-    return np.take_along_axis(drawn, chosen[:, None], axis=1)[:, 0]
+    """Of each row of draws the one with the largest score, ties at random; at most ``DRAWN`` draws are in memory."""
+
+    def choose(rows: int) -> np.ndarray:
+        drawn = space.sample(pi, (rows, shape[1]), rng)
+        scores = score(drawn)
+        best = scores == scores.max(axis=1, keepdims=True)
+        chosen = np.where(best, rng.random(best.shape), -1.0).argmax(axis=1)
+        return np.take_along_axis(drawn, chosen[:, None], axis=1)[:, 0]
+
+    return in_chunks(choose, *shape)
+
+
+def in_chunks(draw: Callable[[int], np.ndarray], rows: int, width: int) -> np.ndarray:
+    """``draw(rows)``, in parts of at most ``DRAWN`` numbers where a row takes ``width`` of them."""
+    size = max(1, DRAWN // width)
+    return np.concatenate([draw(min(size, rows - done)) for done in range(0, rows, size)])
 
 
 @dataclass(frozen=True)
@@ -120,15 +148,17 @@ class BestOfN(Ranked):
 
     def slope(self, ranks: Ranks) -> FloatArray:
         """N P_l^{N-1}."""
-        return self.n * (ranks.below + ranks.mass) ** (self.n - 1)
+        return self.n * power(ranks.below + ranks.mass, ranks.above, self.n - 1)
 
     def factor(self, ranks: Ranks) -> FloatArray:
         """(P_l^N - P_{l-1}^N) / p_l, without cancellation."""
-        return _power_ratio(ranks.below + ranks.mass, ranks.mass, self.n)
+        return power_ratio(ranks.below + ranks.mass, ranks.mass, ranks.above, self.n)
 
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """The best of N draws."""
-        return _pick(space, pi, space.rewards, (n, self.n), rng)
+        """The best of N draws; where they are more than ``DRAWN``, their largest rank by inversion: U^{1/N}, U uniform."""
+        if n * self.n > DRAWN:
+            return space.sample_top(pi, np.log(rng.random(n)) / self.n, rng)
+        return pick(space, pi, space.rewards, (n, self.n), rng)
 
 
 @dataclass(frozen=True)
@@ -137,15 +167,17 @@ class WorstOfN(BestOfN):
 
     def slope(self, ranks: Ranks) -> FloatArray:
         """N (1 - P_l)^{N-1}."""
-        return self.n * ranks.above ** (self.n - 1)
+        return self.n * power(ranks.above, ranks.below + ranks.mass, self.n - 1)
 
     def factor(self, ranks: Ranks) -> FloatArray:
         """((1 - P_{l-1})^N - (1 - P_l)^N) / p_l."""
-        return _power_ratio(ranks.above + ranks.mass, ranks.mass, self.n)
+        return power_ratio(ranks.above + ranks.mass, ranks.mass, ranks.below, self.n)
 
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """The worst of N draws."""
-        return _pick(space, pi, lambda drawn: -space.rewards(drawn), (n, self.n), rng)
+        """The worst of N draws; where they are more than ``DRAWN``, their least rank by inversion."""
+        if n * self.n > DRAWN:
+            return space.sample_top(pi, np.log(rng.random(n)) / self.n, rng, lowest=True)
+        return pick(space, pi, lambda drawn: -space.rewards(drawn), (n, self.n), rng)
 
 
 def Identity() -> BestOfN:
@@ -158,17 +190,20 @@ class Distortion(Ranked):
     """A procedure by ranks of one's own: the CDF of what is returned is g(F), F that of one draw.
 
     Args:
-        g: increasing on [0, 1] with g(0) = 0 and g(1) = 1, taking arrays. The median of three draws: 3 F^2 - 2 F^3.
+        g: continuous and increasing on [0, 1] with g(0) = 0 and g(1) = 1, taking arrays. The median of three draws: 3 F^2 -
+            2 F^3. The argument is F rounded to float64, which costs the law eps times the slope of g.
         slope_of: g'; None differentiates g numerically (five points, one-sided at the ends; exact to degree 4).
     Raises:
-        ValueError: a law that does not sum to one (g(0), g(1)) or has negative masses (a decreasing g).
+        ValueError: a law that does not sum to one (g(0), g(1)) or has negative masses (a decreasing g); a g that jumps, or
+            takes no arrays.
     """
 
     g: Callable[[Any], Any]
     slope_of: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.g(np.linspace(0.0, 1.0, 1001)), dtype=float)
+        x = np.linspace(0.0, 1.0, 1001)
+        values = self._values(x)
         if values.shape != (1001,) or not np.isfinite(values).all():
             fail("Distortion", "g", "be finite on [0, 1] and take arrays", f"values of shape {values.shape}")
         if abs(values[0]) > ROW_TOLERANCE or abs(values[-1] - 1.0) > ROW_TOLERANCE:
@@ -176,24 +211,61 @@ class Distortion(Ranked):
             fail("Distortion", "g", "have g(0) = 0 and g(1) = 1 (a law that sums to one)", ends)
         if (np.diff(values) < -1e-12).any():
             fail("Distortion", "g", "increase: its steps are masses", f"a step of {np.diff(values).min():.3g}")
+        size, at = _largest_jump(self._values, x)
+        if size > JUMP:
+            fail("Distortion", "g", "be continuous: g' is a density (a Custom may jump)", f"a jump of {size:.3g} at {at:.9g}")
+
+    def _values(self, x: FloatArray) -> FloatArray:
+        """g(x), or the error of the house where it takes no arrays."""
+        try:
+            with np.errstate(under="ignore"):
+                return np.asarray(self.g(x), dtype=float)
+        except (TypeError, ValueError) as error:
+            return fail("Distortion", "g", "take arrays (numpy.where, not if) and return numbers", error)
 
     def _derivative(self, x: FloatArray) -> FloatArray:
         x = np.clip(x, 0.0, 1.0)
-        if self.slope_of is not None:
-            return np.asarray(self.slope_of(x), dtype=float)
-        h = np.where(x <= 0.5, STEP, -STEP)
-        return sum(c * self.g(x + k * h) for k, c in enumerate(STENCIL)) / h
+        with np.errstate(under="ignore"):
+            if self.slope_of is not None:
+                return np.asarray(self.slope_of(x), dtype=float)
+            h = np.where(x <= 0.5, STEP, -STEP)
+            return sum(c * self._values(x + k * h) for k, c in enumerate(STENCIL)) / h
 
     def slope(self, ranks: Ranks) -> FloatArray:
         """g'(P_l)."""
-        return self._derivative(ranks.below + ranks.mass)
+        return self._derivative(_from_nearer_end(ranks.below + ranks.mass, ranks.above))
 
     def factor(self, ranks: Ranks) -> FloatArray:
-        """(g(P_l) - g(P_{l-1})) / p_l, or g' where that would cancel."""
-        low, mass = np.clip(ranks.below, 0.0, 1.0), ranks.mass
-        wide = mass > 1e-9
-        steps = (self.g(np.clip(low + mass, 0.0, 1.0)) - self.g(low)) / np.where(wide, mass, 1.0)
-        return np.where(wide, steps, self._derivative(low + 0.5 * mass))
+        """(g(P_l) - g(P_{l-1})) / p_l, or g' where that would cancel: where it is numerical, only where p_l = 0."""
+        low = _from_nearer_end(ranks.below, ranks.above + ranks.mass)
+        top = _from_nearer_end(ranks.below + ranks.mass, ranks.above)
+        wide = ranks.mass > (0.0 if self.slope_of is None else 1e-9)
+        with np.errstate(under="ignore"):
+            steps = (self._values(top) - self._values(low)) / np.where(wide, ranks.mass, 1.0)
+            return np.where(wide, steps, self._derivative(low + 0.5 * ranks.mass))
+
+
+def _from_nearer_end(a: FloatArray, missing: FloatArray) -> FloatArray:
+    """a, taken as 1 - missing above 1/2: the top of one level and the bottom of the next round to the same number."""
+    return np.where(missing < 0.5, 1.0 - missing, a).clip(0.0, 1.0)
+
+
+def _largest_jump(g: Callable[[FloatArray], FloatArray], x: FloatArray) -> tuple[float, float]:
+    """(size, place) of the largest jump of an increasing g found by halving every step of the grid x down to one float64.
+
+    Near 0 and 1 a step of g within one float64 may be a power law's, and counts only above 1/10.
+    """
+    low, high = x[:-1], x[1:]
+    below, above = g(low), g(high)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        value = g(middle)
+        right = above - value > value - below
+        low, below = np.where(right, middle, low), np.where(right, value, below)
+        high, above = np.where(right, high, middle), np.where(right, above, value)
+    steps = np.where((low > 1e-6) & (high < 1.0 - 1e-6), above - below, np.maximum(above - below - 0.1, 0.0))
+    i = int(steps.argmax())
+    return float(steps[i]), float(high[i])
 
 
 @dataclass(frozen=True)
@@ -260,12 +332,12 @@ class Rejection:
     def _parts(self, space: Space, pi: FloatArray) -> tuple[np.ndarray, float, float, float, float]:
         """(accepted, A, G, A^{n-1}, G'(A))."""
         accepted = self.threshold <= space.C
-        good, A = float(pi[accepted].sum()), float(pi[~accepted].sum())
+        good, A = (math.fsum(pi[on]) for on in (accepted, ~accepted))
         if self.n is None:
             if good <= 0.0:
                 fail("Rejection", "pi", f"reach the threshold {self.threshold:g} with positive probability", good)
             return accepted, A, 1.0 / good, 0.0, 1.0 / good**2
-        powers = A ** np.arange(self.n)
+        powers = power(A, good, np.arange(self.n))
         rise = float((np.arange(1, self.n) * powers[:-1]).sum())
         return accepted, A, float(powers.sum()), float(powers[-1]), rise
 
@@ -279,7 +351,8 @@ class Rejection:
         accepted, A, more, left, rise = self._parts(space, pi)
         c = beats(space, rival)
         above, below = float(pi[accepted] @ c[accepted]), float(pi[~accepted] @ c[~accepted])
-        down = 0.0 if self.n is None or self.n == 1 else (self.n - 1) * A ** (self.n - 2)
+        good = math.fsum(pi[accepted])
+        down = 0.0 if self.n is None or self.n == 1 else (self.n - 1) * float(power(A, good, self.n - 2))
         return np.where(accepted, more * c, left * c + rise * above + down * below)
 
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -103,6 +103,20 @@ class Responses:
         sums = np.cumsum(pi)
         return sums.searchsorted(rng.random(shape) * sums[-1], side="right").clip(max=self.size - 1)
 
+    def sample_top(self, pi: FloatArray, log_rank: np.ndarray, rng: np.random.Generator, lowest: bool = False) -> np.ndarray:
+        """Indices of the responses at given quantiles of pi, as logarithms: from the top down, or from the lowest up.
+
+        Where responses tie, one of the level by its mass: so the largest of N draws is at U^{1/N}, ties at random.
+        """
+        order = self.order[0] if lowest else self.order[0, ::-1]
+        r, sums = self.r[order], np.cumsum(pi[order])
+        heads = np.flatnonzero(np.append(True, r[1:] != r[:-1]))
+        ends = np.append(heads[1:], self.size)
+        bounds = np.append(0.0, sums[ends - 1])
+        level = sums[ends - 1].searchsorted(-np.expm1(log_rank) * sums[-1], side="right").clip(max=heads.size - 1)
+        at = bounds[level] + rng.random(level.shape) * (bounds[level + 1] - bounds[level])
+        return order[sums.searchsorted(at, side="right").clip(heads[level], ends[level] - 1)]
+
     def rewards(self, drawn: np.ndarray) -> np.ndarray:
         """What draws are compared by."""
         return self.r[drawn]
@@ -246,6 +260,13 @@ class QuantileScale:
         below = self.ranks(pi).below
         keep = np.append(True, np.diff(np.maximum.accumulate(below)) > 0.0)
         return np.interp(rng.random(shape) * below[-1], below[keep], self.u[keep])
+
+    def sample_top(self, pi: FloatArray, log_rank: np.ndarray, rng: np.random.Generator, lowest: bool = False) -> np.ndarray:
+        """u at given quantiles of pi, as logarithms: from the top down, or from the lowest up (no draw is needed: no ties)."""
+        found = self.ranks(pi)
+        mass, u = (found.below, self.u) if lowest else (found.above[::-1], self.u[::-1])
+        keep = np.append(True, np.diff(np.maximum.accumulate(mass)) > 0.0)
+        return np.interp(-np.expm1(log_rank), mass[keep], u[keep])
 
     def rewards(self, drawn: np.ndarray) -> np.ndarray:
         """What draws are compared by."""
