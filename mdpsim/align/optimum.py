@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at, kl_limit
+from mdpsim.align.inference import Policy, as_procedure, as_space, checked_law, gibbs, gibbs_at, kl_limit
 from mdpsim.align.procedures import BestOfN, Procedure, Temperature
 from mdpsim.align.spaces import QuantileScale, Space
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
@@ -79,7 +79,8 @@ def optimal_transform(
     where = "optimal_transform"
     if (beta is None) == (kl is None):
         fail(where, "beta or kl", "be given, exactly one of the two", (beta, kl))
-    _space(where, space)
+    as_space(where, space)
+    as_procedure(where, procedure, "reward")
     if beta is not None:
         as_real(where, "beta", beta, 1e-6, 1e6)
     else:

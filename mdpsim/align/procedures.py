@@ -38,6 +38,7 @@ from mdpsim.align.spaces import Responses, Space
 from mdpsim.arrays import ROW_TOLERANCE, FloatArray, as_count, as_real, fail
 
 MAX_N = 10**6
+RETRIES = 1000  # of rejection, drawn one by one
 DRAWN = 2**22  # draws that a simulation holds at a time
 STEP = 2e-3  # of the numerical derivatives
 JUMP = 1e-6  # of a distortion: a steeper one is not continuous for float64
@@ -356,14 +357,20 @@ class Rejection:
         return np.where(accepted, more * c, left * c + rise * above + down * below)
 
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw again what was refused."""
-        self._parts(space, pi)
+        """Draw again what was refused; after ``RETRIES`` rounds, whether a draw is ever accepted, and which one, at once."""
+        accepted, A, _, _, _ = self._parts(space, pi)
         drawn, tries = space.sample(pi, (n,), rng), 1
         while self.n is None or tries < self.n:
-            refused = space.calibrated(drawn) < self.threshold
-            if not refused.any():
+            refused = np.flatnonzero(space.calibrated(drawn) < self.threshold)
+            if refused.size == 0:
                 break
-            drawn[refused] = space.sample(pi, (int(refused.sum()),), rng)
+            if tries == RETRIES:
+                never = 0.0 if self.n is None else float(power(A, math.fsum(pi[accepted]), self.n - tries))
+                kept = refused[rng.random(refused.size) >= never]
+                if kept.size:
+                    drawn[kept] = space.sample(np.where(accepted, pi, 0.0), (kept.size,), rng)
+                break  # the others keep a refused draw: all draws that are refused have one law
+            drawn[refused] = space.sample(pi, (refused.size,), rng)
             tries += 1
         return drawn
 

@@ -15,6 +15,7 @@ array of values [n]; so win rates, KL divergences and tilts are the same sums on
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -27,6 +28,7 @@ from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, as_simplex, 
 ORDER = 16  # Gauss-Legendre nodes in a panel
 EDGE = 4  # end panels start at 2^-EDGE
 DEPTH = 56  # and reach to 2^-DEPTH, below the spacing of float64 at 1
+HALVINGS = 18  # of a step between nodes, in the search for jumps
 STRIDE = 2  # octaves that one end panel covers
 
 
@@ -164,6 +166,15 @@ def _edges(depth: int, breaks: tuple[float, ...], pieces: int) -> tuple[FloatArr
     return np.array(spans), np.array(kinds)
 
 
+def check_breaks(where: str, breaks: object) -> None:
+    """Guard a tuple of points in (0, 1)."""
+    if not isinstance(breaks, tuple):
+        fail(where, "breaks", "be a tuple", repr(breaks))
+    for b in breaks:
+        if not 0.0 < as_real(where, "breaks", b, -1e300, 1e300) < 1.0:
+            fail(where, "breaks", "lie in (0, 1)", b)
+
+
 @dataclass(frozen=True, eq=False)
 class QuantileScale:
     """The quantiles u = C(y) of a reference without ties, with a quadrature.
@@ -188,12 +199,8 @@ class QuantileScale:
 
     def __post_init__(self) -> None:
         as_count("QuantileScale", "depth", self.depth, low=8, high=1000)
-        as_count("QuantileScale", "pieces", self.pieces, high=64)
-        if not isinstance(self.breaks, tuple):
-            fail("QuantileScale", "breaks", "be a tuple", repr(self.breaks))
-        for b in self.breaks:
-            if not 0.0 < as_real("QuantileScale", "breaks", b, -1e300, 1e300) < 1.0:
-                fail("QuantileScale", "breaks", "lie in (0, 1)", b)
+        as_count("QuantileScale", "pieces", self.pieces, high=1000)
+        check_breaks("QuantileScale", self.breaks)
         x, w, _, _ = _rule(ORDER)
         spans, kinds = _edges(self.depth, tuple(self.breaks), self.pieces)
         low, width = spans[:, :1], np.diff(spans, axis=1)
@@ -232,7 +239,11 @@ class QuantileScale:
 
     def halved(self) -> QuantileScale:
         """The same with every panel cut in two."""
-        return QuantileScale(self.breaks, self.depth, 2 * self.pieces)
+        return self.cut(2)
+
+    def cut(self, k: int) -> QuantileScale:
+        """The same with every panel cut in k."""
+        return QuantileScale(self.breaks, self.depth, k * self.pieces)
 
     def cumulate(self, mass: FloatArray) -> FloatArray:
         """[n] mass up to each node."""
@@ -284,3 +295,41 @@ Space = Responses | QuantileScale
 def quantile_scale(breaks: tuple[float, ...] = (), depth: int = DEPTH, pieces: int = 1) -> QuantileScale:
     """A QuantileScale, made once."""
     return QuantileScale(tuple(sorted(breaks)), depth, pieces)
+
+
+def jumps(function: Callable[[FloatArray, FloatArray], FloatArray], space: QuantileScale) -> str | None:
+    """Where a function of (u, 1 - u) jumps within panels of a scale, in words; None where every panel resolves it.
+
+    The panels interpolate by polynomials of degree 15, and one of those that varies by V over a panel of length 1 is nowhere
+    steeper than 15^2 V (Markov). So the larger half of each step between two nodes is followed down to 2^-18 of it, and what
+    is then steeper is a jump for the panel, as is any of more than V / 10^4. Not looked for: jumps in the first
+    panel and above 1 - 2^-30, where u itself is a grid; thin spikes between two nodes; kinks.
+    """
+    spans, kinds = _edges(space.depth, tuple(space.breaks), space.pieces)
+    seen = ((kinds == 0) & (spans[:, 1] > 1 / 16)) | (kinds == -1) | ((kinds == 1) & (spans[:, 1] > np.log(2.0**-30)))
+    low, width, kind = spans[seen, :1], np.diff(spans[seen], axis=1), kinds[seen, None]
+
+    def at(t: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(u, Phi) at places t in [0, 1] of the panels."""
+        x = low + width * t
+        near = np.where(kind == 0, x, np.exp(np.where(kind == 0, 0.0, x)))
+        u, v = np.where(kind == 1, 1.0 - near, near), np.where(kind == 1, near, 1.0 - near)
+        values = function(frozen(u.reshape(-1)), frozen(v.reshape(-1))).reshape(u.shape)
+        return u, np.maximum(values, -1e300)  # -inf is far below, not nothing
+
+    inside = np.concatenate([[1e-9], _rule(ORDER)[0], [1.0 - 1e-9]])
+    a, b = (np.repeat(x[None], len(low), axis=0) for x in (inside[:-1], inside[1:]))
+    (_, below), (_, above) = at(a), at(b)
+    variation = np.maximum(below, above).max(axis=1, keepdims=True) - np.minimum(below, above).min(axis=1, keepdims=True)
+    size = np.maximum(np.abs(below), np.abs(above)).max(axis=1, keepdims=True)
+    for _ in range(HALVINGS):
+        middle = 0.5 * (a + b)
+        value = at(middle)[1]
+        upper = np.abs(above - value) > np.abs(value - below)
+        a, below = np.where(upper, middle, a), np.where(upper, value, below)
+        b, above = np.where(upper, b, middle), np.where(upper, above, value)
+    step = np.abs(above - below)
+    found = (step > (ORDER - 1) ** 2 * variation * (b - a)) & (step > 1e-12 * size)
+    if not found.any():
+        return None
+    return f"jumps of {step[found].max():.3g} at most, near u = {', '.join(f'{u:.6g}' for u in at(b)[0][found][:4])}"

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mdpsim.align.spaces import DEPTH, QuantileScale, Space, quantile_scale
-from mdpsim.arrays import FloatArray, as_real, fail
+from mdpsim.align.spaces import DEPTH, QuantileScale, Space, check_breaks, jumps, quantile_scale
+from mdpsim.arrays import FloatArray, as_count, as_real, fail
 
 DEEP = 1000  # octaves towards 1 that the logit needs: its densities have heavy ends there
 
@@ -45,18 +45,50 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Function:
-    """Phi(u) of one's own. Args: function, taking arrays of quantiles in (0, 1); name, for tables and messages."""
+    """Phi(u) of one's own.
+
+    Args:
+        function: taking arrays of quantiles in (0, 1). name: for tables and messages. depth: of the quantile scale it needs.
+        breaks: quantiles in (0, 1) where it jumps or has kinks: panels of the quantile scale must end there, as those of
+            ``scale_for(function)`` do.
+        both: the same up to a constant, as a function of (u, 1 - u), for the quantile scale: near 1 u is known to 1e-16 only,
+            and a policy of KL 20 has its mass within 1e-9 of it.
+    Raises:
+        ValueError: naming the argument; when called on a quantile scale: a jump within a panel.
+    """
 
     function: Callable[[Any], Any]
     name: str = "Phi"
     depth: int = DEPTH
+    breaks: tuple[float, ...] = ()
+    both: Callable[[Any, Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name, given in (("function", self.function), ("both", self.both or self.function)):
+            if not callable(given):
+                fail("Function", name, "be a function of arrays", repr(given))
+        if not isinstance(self.name, str):
+            fail("Function", "name", "be a text", repr(self.name))
+        as_count("Function", "depth", self.depth, low=8, high=1000)
+        check_breaks("Function", self.breaks)
 
     def __call__(self, space: Space) -> FloatArray:
         """function(C)."""
-        with np.errstate(divide="ignore"):
-            values = np.asarray(self.function(space.C), dtype=float)
-        if values.shape != space.C.shape or np.isnan(values).any() or np.isposinf(values).any():
-            fail("Function", self.name, f"return {space.size} numbers, none NaN or +inf", f"shape {values.shape}: {values!r}")
+        if not isinstance(space, QuantileScale):
+            return self._values(space.C, space.D)
+        if isinstance(found := jumps(self._values, space), str):
+            fail("Function", self.name, "jump at its breaks only, where panels end: Function(.., breaks=(..))", found)
+        return self._values(space.C, space.D, self.both)
+
+    def _values(self, u: FloatArray, v: FloatArray, both: Callable[[Any, Any], Any] | None = None) -> FloatArray:
+        """Phi, checked."""
+        try:
+            with np.errstate(divide="ignore", under="ignore"):
+                values = np.asarray(self.function(u) if both is None else both(u, v), dtype=float)
+        except (TypeError, ValueError) as error:
+            fail("Function", self.name, "take arrays (numpy.where, not if) and return numbers", error)
+        if values.shape != u.shape or np.isnan(values).any() or np.isposinf(values).any():
+            fail("Function", self.name, f"return {u.size} numbers, none NaN or +inf", f"shape {values.shape}: {values!r}")
         return values
 
 
@@ -64,13 +96,25 @@ def _identity(u: FloatArray) -> FloatArray:
     return u
 
 
+def _identity_below_one(u: FloatArray, v: FloatArray) -> FloatArray:
+    return -v
+
+
+def _log(u: FloatArray, v: FloatArray) -> FloatArray:
+    return np.where(u < 0.5, np.log(u), np.log1p(-np.minimum(v, 0.5)))
+
+
 def _cube(u: FloatArray) -> FloatArray:
     return u**3
 
 
-IDENTITY = Function(_identity, "identity")
-LOG = Function(np.log, "log")
-CUBIC = Function(_cube, "cubic")
+def _cube_below_one(u: FloatArray, v: FloatArray) -> FloatArray:
+    return -v * (3.0 - v * (3.0 - v))  # (1 - v)^3 - 1
+
+
+IDENTITY = Function(_identity, "identity", both=_identity_below_one)
+LOG = Function(np.log, "log", both=_log)
+CUBIC = Function(_cube, "cubic", both=_cube_below_one)
 
 
 @dataclass(frozen=True)
@@ -93,6 +137,7 @@ class Exponential:
         """exp with its t."""
         return f"exp t={self.t:g}"
 
+    @np.errstate(under="ignore")
     def __call__(self, space: Space) -> FloatArray:
         """The formula above."""
         if abs(self.t) < 1e-12:
@@ -117,9 +162,25 @@ class Logit:
 LOGIT = Logit()
 
 
-def scale_for(transform: Transform, breaks: tuple[float, ...] = ()) -> QuantileScale:
-    """The quantile scale that a transform needs, with panels that end at the breaks of a procedure."""
-    return quantile_scale(tuple(breaks), transform.depth)
+def scale_for(transform: Transform, breaks: tuple[float, ...] = (), given: QuantileScale | None = None) -> QuantileScale:
+    """The quantile scale that a transform needs, with panels that end at its breaks and at those of a procedure.
+
+    Where a scale is given, that one: with as many pieces, and its own breaks and depth beside those that the transform needs.
+    """
+    as_transform("scale_for", transform)
+    depth, pieces = (transform.depth, 1) if given is None else (max(transform.depth, given.depth), given.pieces)
+    every = {*breaks, *getattr(transform, "breaks", ()), *(() if given is None else given.breaks)}
+    if given is not None and depth == given.depth and every == set(given.breaks):
+        return given
+    return quantile_scale(tuple(sorted(every)), depth, pieces)
+
+
+def as_transform(where: str, x: Any, argument: str = "transform") -> Transform:
+    """Guard a transform: what can be called on a space and has a name and a depth."""
+    named = isinstance(getattr(x, "name", None), str) and isinstance(getattr(x, "depth", None), int)
+    if isinstance(x, type) or not callable(x) or not named:
+        fail(where, argument, "be a transform: IDENTITY, LOG, Function(..), .., or what has name and depth", repr(x))
+    return x
 
 
 # --- closed forms on the quantile scale ------------------------------------------------------------------------------
