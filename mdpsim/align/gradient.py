@@ -153,12 +153,13 @@ def sampled_gradient(
         n: responses drawn, at least 1 (2 with baseline "leave-one-out"). rng: Generator or an integer seed.
         baseline: a number, or "leave-one-out": for each response the mean signal of the others, which keeps it unbiased.
         estimate_Z: for a Distribution only: divide P / pi by its mean in the sample instead of the exact Z, as one must where Z
-            is unknown; biased of order 1/n.
+            is unknown; biased of order 1/n. A sample without any response of the target says nothing, and is refused.
     Returns:
         [policy.size].
     Cost: O(K + n log K).
     Raises:
-        ValueError: naming the argument, what was wanted and what came.
+        ValueError: naming the argument, what was wanted and what came; with ``estimate_Z`` a sample that the target gives no
+            mass at all (its estimate of Z is 0).
     """
     where = "sampled_gradient"
     x, count, generator = _theta(where, policy, theta), as_count(where, "n", n), as_generator(where, rng)
@@ -170,7 +171,10 @@ def sampled_gradient(
     if estimate_Z:
         if not isinstance(objective, Distribution):
             fail(where, "estimate_Z", "be False for an objective without a partition function", True)
-        heard = heard / max(float(heard.mean()), 1e-300)
+        total = float(heard.mean())
+        if not total > 0.0:
+            fail(where, "n", "be so large that the target gives some draw mass (estimate_Z)", f"{count}, none that it gives")
+        heard = heard / total
     if baseline == "leave-one-out":
         if count == 1:
             fail(where, "n", "be an integer >= 2 for the baseline 'leave-one-out'", 1)

@@ -111,7 +111,7 @@ def kl_limit(space: Space, scores: FloatArray) -> float:
     return max(0.0, -float(np.log(space.pi_ref[best].sum())))
 
 
-def gibbs_at(space: Space, scores: FloatArray, kl: float) -> Policy:
+def gibbs_at(space: Space, scores: FloatArray, kl: float, where: str = "align") -> Policy:
     """The Gibbs law of given scores with a given KL to pi_ref.
 
     Raises:
@@ -121,13 +121,13 @@ def gibbs_at(space: Space, scores: FloatArray, kl: float) -> Policy:
         return Policy(space.pi_ref, scores, np.inf, 0.0)
     limit = kl_limit(space, scores)
     if limit < 1e-12:
-        fail("align", "kl", "be 0, the only attainable one: all scores are equal", f"{kl:g}")
+        fail(where, "kl", "be 0, the only attainable one: all scores are equal", f"{kl:g}")
     if not kl < limit:
-        fail("align", "kl", f"lie in the attainable range [0, {limit:.6g})", f"{kl:g}: no beta reaches it")
+        fail(where, "kl", f"lie in the attainable range [0, {limit:.6g})", f"{kl:g}: no beta reaches it")
     width = _width(space, scores, kl)
     with np.errstate(over="ignore"):
         scaled = frozen((scores - scores[space.pi_ref > 0.0].max()) / width)
-    rate = solve_rate("align", kl, limit, 1.0, lambda rate: _tilted(space, scaled, rate)[1:])
+    rate = solve_rate(where, kl, limit, 1.0, lambda rate: _tilted(space, scaled, rate)[1:])
     pi, found, _ = _tilted(space, scaled, rate)
     return Policy(frozen(pi), scores, width / rate, found)
 

@@ -329,7 +329,8 @@ def jumps(function: Callable[[FloatArray, FloatArray], FloatArray], space: Quant
         a, below = np.where(upper, middle, a), np.where(upper, value, below)
         b, above = np.where(upper, b, middle), np.where(upper, above, value)
     step = np.abs(above - below)
-    found = (step > (ORDER - 1) ** 2 * variation * (b - a)) & (step > 1e-12 * size)
+    within = (a > inside[0]) & (b < inside[-1])  # a vertical tangent at the end of a panel is no jump
+    found = within & (step > (ORDER - 1) ** 2 * variation * (b - a)) & (step > 1e-12 * size)
     if not found.any():
         return None
     return f"jumps of {step[found].max():.3g} at most, near u = {', '.join(f'{u:.6g}' for u in at(b)[0][found][:4])}"
