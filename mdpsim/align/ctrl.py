@@ -54,6 +54,7 @@ class Quantiles(NamedTuple):
         return self.C.size
 
 
+@np.errstate(under="ignore")
 def calibrated(r: ArrayLike, pi_ref: ArrayLike) -> Quantiles:
     """Exact calibrated rewards of a table [X, Y], with 1 - C summed from its own end."""
     rewards, p = _table("calibrated", r, pi_ref)
@@ -78,6 +79,7 @@ def standardised(r: ArrayLike, pi_ref: ArrayLike) -> FloatArray:
         return frozen(np.clip(np.where(sd > 0.0, (x - mean) / np.where(sd > 0.0, sd, 1.0), 0.0), -MAX, MAX))
 
 
+@np.errstate(under="ignore")
 def align_prompts(
     scores: ArrayLike, pi_ref: ArrayLike, *, beta: float | None = None, kl: float | None = None
 ) -> PromptPolicies:
@@ -127,6 +129,7 @@ def _tilted(x: FloatArray, p: FloatArray, rate: float) -> tuple[FloatArray, Floa
     return pi, kl, variance
 
 
+@np.errstate(under="ignore")
 def prompt_win_rates(procedure: Procedure, pi: ArrayLike, r: ArrayLike, pi_ref: ArrayLike) -> FloatArray:
     """[X] win rates P(T(pi) beats T(pi_ref)) + 1/2 P(tie), prompt by prompt, exact with ties.
 
@@ -194,6 +197,7 @@ class CTRL:
         if self.interpolate and (self.K is None or not self.shared):
             fail("CTRL", "interpolate", "go with a number K of shared anchors", (self.K, self.shared))
 
+    @np.errstate(under="ignore")
     def run(self, r: ArrayLike, pi_ref: ArrayLike, rng: np.random.Generator | int = 0) -> PromptPolicies:
         """Calibrate, transform, align.
 

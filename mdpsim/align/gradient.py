@@ -38,10 +38,12 @@ class Softmax(NamedTuple):
         """Number of parameters."""
         return self.K
 
+    @np.errstate(under="ignore")
     def log_pi(self, theta: FloatArray) -> FloatArray:
         """[K] log probabilities."""
         return _log_softmax(theta[None])[0]
 
+    @np.errstate(under="ignore")
     def pullback(self, theta: FloatArray, w: FloatArray) -> FloatArray:
         """sum_x w(x) grad log pi(x) = w - pi sum(w). Cost: O(K)."""
         return _pullback(_log_softmax(theta[None]), w[None])[0][0]
@@ -66,6 +68,7 @@ class TokenSoftmax(NamedTuple):
         ends = np.cumsum([self.V ** (t + 1) for t in range(self.L)])
         return [part.reshape(-1, self.V) for part in np.split(theta, ends[:-1])]
 
+    @np.errstate(under="ignore")
     def log_pi(self, theta: FloatArray) -> FloatArray:
         """[V^L] log probabilities. Cost: O(V^L)."""
         total = np.zeros(1)
@@ -73,6 +76,7 @@ class TokenSoftmax(NamedTuple):
             total = (total[:, None] + _log_softmax(table)).reshape(-1)
         return total
 
+    @np.errstate(under="ignore")
     def pullback(self, theta: FloatArray, w: FloatArray) -> FloatArray:
         """sum_x w(x) grad log pi(x): at each prefix, the weights of its children less pi(a | prefix) times their sum.
 
@@ -107,6 +111,7 @@ class Path(NamedTuple):
     support: FloatArray
 
 
+@np.errstate(under="ignore")
 def exact_gradient(policy: Policy, theta: ArrayLike, objective: Objective) -> FloatArray:
     """grad J = sum_x pi(x) (signal(x) - E signal) grad log pi(x), exactly.
 
@@ -122,6 +127,7 @@ def exact_gradient(policy: Policy, theta: ArrayLike, objective: Objective) -> Fl
     return policy.pullback(x, _weights("exact_gradient", objective, policy.log_pi(x)))
 
 
+@np.errstate(under="ignore")
 def natural_gradient(policy: Softmax, theta: ArrayLike, objective: Objective) -> FloatArray:
     """F^+ grad J = signal - mean(signal) of a softmax, F = diag(pi) - pi pi^T.
 
@@ -141,6 +147,7 @@ def natural_gradient(policy: Softmax, theta: ArrayLike, objective: Objective) ->
     return step
 
 
+@np.errstate(under="ignore")
 def sampled_gradient(
     policy: Policy, theta: ArrayLike, objective: Objective, n: int, rng: np.random.Generator | int, *,
     baseline: float | str = 0.0, estimate_Z: bool = False,
@@ -186,6 +193,7 @@ def sampled_gradient(
     return policy.pullback(x, np.bincount(drawn, heard, minlength=log_pi.size) / count)
 
 
+@np.errstate(under="ignore")
 def ascend(
     policy: Policy, theta: ArrayLike, objective: Objective, *, eta: float, steps: int, natural: bool = False, every: int = 1
 ) -> Path:
@@ -220,6 +228,7 @@ def ascend(
     return _path(policy, objective, np.array(times), np.array(thetas))
 
 
+@np.errstate(under="ignore")
 def flow(policy: Policy, theta: ArrayLike, objective: Objective, times: ArrayLike, *, rtol: float = 1e-10) -> Path:
     """The gradient flow theta'(t) = grad J from theta at t = 0, by LSODA in s = log(1 + t).
 

@@ -50,6 +50,7 @@ class WinEstimate(NamedTuple):
     n: int
 
 
+@np.errstate(under="ignore")
 def align(space: Space, transform: Transform, *, beta: float | None = None, kl: float | None = None) -> Policy:
     """The policy proportional to pi_ref e^{Phi / beta}, at a weight beta or at a KL divergence.
 
@@ -102,6 +103,7 @@ def _tilted(space: Space, scores: FloatArray, rate: float) -> tuple[FloatArray, 
     return pi[0], float(kl[0]), float(variance[0])
 
 
+@np.errstate(under="ignore")
 def kl_limit(space: Space, scores: FloatArray) -> float:
     """The supremum of the KLs that some beta reaches: -log pi_ref(argmax scores); infinite on a scale where that is a point."""
     on = space.pi_ref > 0.0
@@ -111,6 +113,7 @@ def kl_limit(space: Space, scores: FloatArray) -> float:
     return max(0.0, -float(np.log(space.pi_ref[best].sum())))
 
 
+@np.errstate(under="ignore")
 def gibbs_at(space: Space, scores: FloatArray, kl: float, where: str = "align") -> Policy:
     """The Gibbs law of given scores with a given KL to pi_ref.
 
@@ -218,6 +221,7 @@ def as_procedure(where: str, procedure: object, needs: str = "law") -> None:
         fail(where, "procedure", f"be a procedure: BestOfN(4), .., or what has breaks, a law{also}", repr(procedure))
 
 
+@np.errstate(under="ignore")
 def checked_law(where: str, procedure: Procedure, space: Space, pi: FloatArray) -> FloatArray:
     """T(pi), refused where it is no law, or jumps inside a panel of the quadrature."""
     if isinstance(space, QuantileScale) and not all(map(space.ends_at, procedure.breaks)):
@@ -231,6 +235,7 @@ def checked_law(where: str, procedure: Procedure, space: Space, pi: FloatArray) 
     return law
 
 
+@np.errstate(under="ignore")
 def inference_win_rate(procedure: Procedure, pi: ArrayLike, space: Space, *, rival: ArrayLike | None = None) -> float:
     """P(T(pi) beats T(rival)) + 1/2 P(tie): exact on a finite space, by quadrature on the quantile scale.
 
@@ -247,6 +252,7 @@ def inference_win_rate(procedure: Procedure, pi: ArrayLike, space: Space, *, riv
     return 1.0 - _lost("inference_win_rate", procedure, pi, space, rival)
 
 
+@np.errstate(under="ignore")
 def inference_loss_rate(procedure: Procedure, pi: ArrayLike, space: Space, *, rival: ArrayLike | None = None) -> float:
     """1 - W of :func:`inference_win_rate`, accurate where W is near 1."""
     return _lost("inference_loss_rate", procedure, pi, space, rival)
@@ -262,6 +268,7 @@ def _lost(where: str, procedure: Procedure, pi: ArrayLike, space: Space, rival: 
     return float(law @ (found.above + 0.5 * found.mass))
 
 
+@np.errstate(under="ignore")
 def sample_win_rate(
     procedure: Procedure, pi: ArrayLike, space: Space, n: int, rng: np.random.Generator | int, *, rival: ArrayLike | None = None
 ) -> WinEstimate:
@@ -287,6 +294,7 @@ def sample_win_rate(
     return WinEstimate(float(wins.mean()), float(wins.std(ddof=1) / np.sqrt(count)), count)
 
 
+@np.errstate(under="ignore")
 def policy_kl(pi: ArrayLike, space: Space) -> float:
     """KL(pi || pi_ref), for a law that is not a Gibbs law of this module; infinite without cover."""
     as_space("policy_kl", space)

@@ -53,6 +53,7 @@ class Optimum(NamedTuple):
     iterations: int
 
 
+@np.errstate(under="ignore")
 def optimal_transform(
     procedure: Procedure, space: Space, *, beta: float | None = None, kl: float | None = None, n_starts: int | None = None,
     tol: float = 1e-9, max_iterations: int = 1000, rng: np.random.Generator | int = 0, start: FloatArray | None = None,
@@ -90,7 +91,7 @@ def optimal_transform(
     _refuse_degenerate(where, procedure, space)
     first = space.C if start is None else as_floats(where, "start", start, "n", (space.size,))
     if kl is not None and not kl < (limit := kl_limit(space, first)) and limit > 0.0:
-        wanted = f"lie in [0, {limit:.6g}): KL(pi || pi_ref) = kl, and this is the KL of pi_ref given its best responses"
+        wanted = f"lie in the attainable range [0, {limit:.6g}) of KL(pi || pi_ref) = kl (pi_ref given its best responses)"
         fail(where, "kl", wanted, f"{kl:g}; the nearest attainable is just below {limit:.6g}")
     problem = _Problem(procedure, space, beta, kl)
     best: Optimum | None = None

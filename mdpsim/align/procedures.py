@@ -31,15 +31,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from mdpsim.align.arithmetic import DRAWN, from_nearer_end, largest_jump, pick, power, power_ratio
 from mdpsim.align.calibration import Ranks
 from mdpsim.align.spaces import Responses, Space
 from mdpsim.arrays import ROW_TOLERANCE, FloatArray, as_count, as_real, fail
 
 MAX_N = 10**6
 RETRIES = 1000  # of rejection, drawn one by one
-DRAWN = 2**22  # draws that a simulation holds at a time
 STEP = 2e-3  # of the numerical derivatives
 JUMP = 1e-6  # of a distortion: a steeper one is not continuous for float64
 STENCIL = np.array([-25 / 12, 4.0, -3.0, 4 / 3, -1 / 4])  # derivative from values at 0, 1, .., 4: exact to degree 4
@@ -66,6 +65,7 @@ class Procedure(Protocol):
         ...
 
 
+@np.errstate(under="ignore")
 def beats(space: Space, law: FloatArray) -> FloatArray:
     """[n] chance to beat a draw from ``law``, ties half."""
     found = space.ranks(law)
@@ -85,57 +85,20 @@ class Ranked:
         """A_l / p_l, the limit g' where p_l = 0."""
         raise NotImplementedError
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi(y) A_l / p_l."""
         return pi * self.factor(space.ranks(pi))
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """The formula of the module's head."""
         return space.climb(self.slope(space.ranks(pi)), rival)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """From the law: subclasses that are a selection among draws select."""
         return space.sample(self.law(space, pi), (n,), rng)
-
-
-def power(a: ArrayLike, missing: ArrayLike, k: ArrayLike) -> FloatArray:
-    """a^k for a in [0, 1] and k >= 0, where missing = 1 - a is known by its own digits: those count where a is near 1."""
-    high = np.asarray(missing) < 0.5
-    with np.errstate(under="ignore"):
-        near_one = np.exp(k * np.log1p(-np.where(high, np.maximum(missing, 0.0), 0.0)))
-        return np.where(high, near_one, np.where(high, 0.0, np.maximum(a, 0.0)) ** k)
-
-
-def power_ratio(whole: FloatArray, part: FloatArray, missing: FloatArray, n: int) -> FloatArray:
-    """(a^n - b^n) / (a - b), a = whole, b = whole - part, missing = 1 - whole.
-
-    It is a^{n-1} (1 - (1-q)^n) / q, q = part / whole, and n a^{n-1} at q = 0.
-    """
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
-        q = np.where(whole > 0.0, np.minimum(part / whole, 1.0), 0.0)
-        blocks = np.where(q > 0.0, -np.expm1(n * np.log1p(-q)) / q, float(n))
-        return power(whole, missing, n - 1) * blocks
-
-
-def pick(
-    space: Space, pi: FloatArray, score: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int], rng: np.random.Generator
-) -> np.ndarray:
-    """Of each row of draws the one with the largest score, ties at random; at most ``DRAWN`` draws are in memory."""
-
-    def choose(rows: int) -> np.ndarray:
-        drawn = space.sample(pi, (rows, shape[1]), rng)
-        scores = score(drawn)
-        best = scores == scores.max(axis=1, keepdims=True)
-        chosen = np.where(best, rng.random(best.shape), -1.0).argmax(axis=1)
-        return np.take_along_axis(drawn, chosen[:, None], axis=1)[:, 0]
-
-    return in_chunks(choose, *shape)
-
-
-def in_chunks(draw: Callable[[int], np.ndarray], rows: int, width: int) -> np.ndarray:
-    """``draw(rows)``, in parts of at most ``DRAWN`` numbers where a row takes ``width`` of them."""
-    size = max(1, DRAWN // width)
-    return np.concatenate([draw(min(size, rows - done)) for done in range(0, rows, size)])
 
 
 @dataclass(frozen=True)
@@ -147,14 +110,17 @@ class BestOfN(Ranked):
     def __post_init__(self) -> None:
         as_count(type(self).__name__, "n", self.n, high=MAX_N)
 
+    @np.errstate(under="ignore")
     def slope(self, ranks: Ranks) -> FloatArray:
         """N P_l^{N-1}."""
         return self.n * power(ranks.below + ranks.mass, ranks.above, self.n - 1)
 
+    @np.errstate(under="ignore")
     def factor(self, ranks: Ranks) -> FloatArray:
         """(P_l^N - P_{l-1}^N) / p_l, without cancellation."""
         return power_ratio(ranks.below + ranks.mass, ranks.mass, ranks.above, self.n)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """The best of N draws; where they are more than ``DRAWN``, their largest rank by inversion: U^{1/N}, U uniform."""
         if n * self.n > DRAWN:
@@ -166,14 +132,17 @@ class BestOfN(Ranked):
 class WorstOfN(BestOfN):
     """Draw N responses, return the one with the smallest reward: what best-of-N jailbreaking does; g = 1 - (1 - F)^N."""
 
+    @np.errstate(under="ignore")
     def slope(self, ranks: Ranks) -> FloatArray:
         """N (1 - P_l)^{N-1}."""
         return self.n * power(ranks.above, ranks.below + ranks.mass, self.n - 1)
 
+    @np.errstate(under="ignore")
     def factor(self, ranks: Ranks) -> FloatArray:
         """((1 - P_{l-1})^N - (1 - P_l)^N) / p_l."""
         return power_ratio(ranks.above + ranks.mass, ranks.mass, ranks.below, self.n)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """The worst of N draws; where they are more than ``DRAWN``, their least rank by inversion."""
         if n * self.n > DRAWN:
@@ -212,7 +181,7 @@ class Distortion(Ranked):
             fail("Distortion", "g", "have g(0) = 0 and g(1) = 1 (a law that sums to one)", ends)
         if (np.diff(values) < -1e-12).any():
             fail("Distortion", "g", "increase: its steps are masses", f"a step of {np.diff(values).min():.3g}")
-        size, at = _largest_jump(self._values, x)
+        size, at = largest_jump(self._values, x)
         if size > JUMP:
             fail("Distortion", "g", "be continuous: g' is a density (a Custom may jump)", f"a jump of {size:.3g} at {at:.9g}")
 
@@ -232,41 +201,20 @@ class Distortion(Ranked):
             h = np.where(x <= 0.5, STEP, -STEP)
             return sum(c * self._values(x + k * h) for k, c in enumerate(STENCIL)) / h
 
+    @np.errstate(under="ignore")
     def slope(self, ranks: Ranks) -> FloatArray:
         """g'(P_l)."""
-        return self._derivative(_from_nearer_end(ranks.below + ranks.mass, ranks.above))
+        return self._derivative(from_nearer_end(ranks.below + ranks.mass, ranks.above))
 
+    @np.errstate(under="ignore")
     def factor(self, ranks: Ranks) -> FloatArray:
         """(g(P_l) - g(P_{l-1})) / p_l, or g' where that would cancel: where it is numerical, only where p_l = 0."""
-        low = _from_nearer_end(ranks.below, ranks.above + ranks.mass)
-        top = _from_nearer_end(ranks.below + ranks.mass, ranks.above)
+        low = from_nearer_end(ranks.below, ranks.above + ranks.mass)
+        top = from_nearer_end(ranks.below + ranks.mass, ranks.above)
         wide = ranks.mass > (0.0 if self.slope_of is None else 1e-9)
         with np.errstate(under="ignore"):
             steps = (self._values(top) - self._values(low)) / np.where(wide, ranks.mass, 1.0)
             return np.where(wide, steps, self._derivative(low + 0.5 * ranks.mass))
-
-
-def _from_nearer_end(a: FloatArray, missing: FloatArray) -> FloatArray:
-    """a, taken as 1 - missing above 1/2: the top of one level and the bottom of the next round to the same number."""
-    return np.where(missing < 0.5, 1.0 - missing, a).clip(0.0, 1.0)
-
-
-def _largest_jump(g: Callable[[FloatArray], FloatArray], x: FloatArray) -> tuple[float, float]:
-    """(size, place) of the largest jump of an increasing g found by halving every step of the grid x down to one float64.
-
-    Near 0 and 1 a step of g within one float64 may be a power law's, and counts only above 1/10.
-    """
-    low, high = x[:-1], x[1:]
-    below, above = g(low), g(high)
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        value = g(middle)
-        right = above - value > value - below
-        low, below = np.where(right, middle, low), np.where(right, value, below)
-        high, above = np.where(right, high, middle), np.where(right, above, value)
-    steps = np.where((low > 1e-6) & (high < 1.0 - 1e-6), above - below, np.maximum(above - below - 0.1, 0.0))
-    i = int(steps.argmax())
-    return float(steps[i]), float(high[i])
 
 
 @dataclass(frozen=True)
@@ -289,11 +237,13 @@ class Temperature:
             x = np.log(pi / space.base)
         return np.exp(power * (x - x.max())) if power != 0.0 else np.ones(pi.shape)
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi^{1/tau} / sum."""
         mass = space.base * self._powers(space, pi, 1.0 / self.tau)
         return mass / mass.sum()
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """p pi^{p-1} (c - W) / sum pi^p."""
         p, c = 1.0 / self.tau, beats(space, rival)
@@ -303,6 +253,7 @@ class Temperature:
         with np.errstate(over="ignore"):
             return p * self._powers(space, pi, p - 1.0) * (c - win) / (total * top)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draws from the law: that is the procedure."""
         return space.sample(self.law(space, pi), (n,), rng)
@@ -342,11 +293,13 @@ class Rejection:
         rise = float((np.arange(1, self.n) * powers[:-1]).sum())
         return accepted, A, float(powers.sum()), float(powers[-1]), rise
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """The formula above."""
         accepted, _, more, left, _ = self._parts(space, pi)
         return pi * np.where(accepted, more, left)
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """G c above the threshold; below it A^{n-1} c + G'(A) E[c; above] + (n-1) A^{n-2} E[c; below]."""
         accepted, A, more, left, rise = self._parts(space, pi)
@@ -356,6 +309,7 @@ class Rejection:
         down = 0.0 if self.n is None or self.n == 1 else (self.n - 1) * float(power(A, good, self.n - 2))
         return np.where(accepted, more * c, left * c + rise * above + down * below)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw again what was refused; after ``RETRIES`` rounds, whether a draw is ever accepted, and which one, at once."""
         accepted, A, _, _, _ = self._parts(space, pi)
@@ -392,6 +346,7 @@ class Custom:
     derivative: Callable[[FloatArray, FloatArray, Any], Any] | None = None
     breaks: tuple[float, ...] = ()
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """function(pi), checked."""
         if not isinstance(space, Responses):
@@ -403,6 +358,7 @@ class Custom:
             fail("Custom", "function", f"return a law that sums to one within {ROW_TOLERANCE:g}", f"sum {law.sum():.12g}")
         return law
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """The derivative given, or the numerical one."""
         c = beats(space, rival)
@@ -419,6 +375,7 @@ class Custom:
             out[y] = STENCIL @ values / STEP
         return out
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draws from the law."""
         return space.sample(self.law(space, pi), (n,), rng)

@@ -21,8 +21,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mdpsim.align.arithmetic import in_chunks, pick, power, power_ratio
 from mdpsim.align.calibration import ordered, ranks
-from mdpsim.align.procedures import MAX_N, beats, in_chunks, pick, power, power_ratio
+from mdpsim.align.procedures import MAX_N, beats
 from mdpsim.align.spaces import QuantileScale, Responses, Space
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
 
@@ -61,12 +62,14 @@ class SoftBestOfN:
         inner = (self.n - 1) * power(L, lost, self.n - 2) * ((pi * c) @ x_a)
         return self.n * STEP * (first + E @ inner)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """The largest of C / tau plus Gumbel noise."""
         return pick(space, pi, lambda y: space.calibrated(y) / self.tau + rng.gumbel(size=y.shape), (n, self.n), rng)
 
 
 @lru_cache(maxsize=2)
+@np.errstate(under="ignore")
 def _exponentials(space: Space, tau: float, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """e^{-x a}, 1 - e^{-x a} and x a e^{-x a}, each [n, X], at x = e^z, z an even grid."""
     s = (space.C - space.C.max()) / tau  # a = e^s <= 1: only ratios count
@@ -117,12 +120,14 @@ class NoisyBestOfN:
         inner = (self.n - 1) * power(G, rest, self.n - 2) * ((pi * c) @ density)
         return self.n * (first + below @ inner)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """The largest noisy reward."""
         return pick(space, pi, lambda y: space.calibrated(y) + self.sigma * rng.normal(size=y.shape), (n, self.n), rng)
 
 
 @lru_cache(maxsize=2)
+@np.errstate(under="ignore")
 def _noise(space: Space, sigma: float, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
     """P(s <= s_k | y), P(s > s_k | y), and the density of s_k times the step, at an even grid of s: [n, S] each."""
     from scipy.special import ndtr
@@ -159,10 +164,12 @@ class ProxyBestOfN:
         found = ranks(self.proxy[None], np.ascontiguousarray(pi)[None], self.order)
         return found.below[0] + found.mass[0], found.mass[0], found.above[0]
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi(y) (P_l^N - P_{l-1}^N) / p_l over the proxy's levels l."""
         return pi * power_ratio(*self._ranks(space, pi), self.n)
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """sum_{l >= m} [d A_l / d p_m] cbar_l + (A_m / p_m) (c - cbar_m), cbar_l the mean of c within level l under pi.
 
@@ -181,6 +188,7 @@ class ProxyBestOfN:
         base = slope[-1] * mean[-1] - np.append(np.cumsum(steps[::-1])[::-1], 0.0)
         return base[level] + power_ratio(upper, mass, above, self.n) * (c - mean[level])
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """The largest proxy reward."""
         self._ranks(space, pi)
@@ -248,6 +256,7 @@ class MajorityVote:
             jacobian[:, j] = self.n * share[some].T @ multinomial(counts[some] - (np.arange(m.size) == j), m)
         return share.T @ multinomial(counts, m), jacobian
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi(y) w_k / m_k."""
         k = self.classes(space)
@@ -255,6 +264,7 @@ class MajorityVote:
         w, _ = self._vote(m)
         return pi * np.where(m > 0.0, w / np.where(m > 0.0, m, 1.0), 0.0)[k]
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """sum_j cbar_j dw_j/dm_k + (w_k / m_k) (c - cbar_k), cbar_k the mean of c within class k under pi."""
         k, c = self.classes(space), beats(space, rival)
@@ -265,6 +275,7 @@ class MajorityVote:
         each = np.where(m > 0.0, w / np.where(m > 0.0, m, 1.0), np.diag(jacobian))
         return (mean @ jacobian)[k] + each[k] * (c - mean[k])
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Count the votes, break ties at random, return the first draw of the class that won."""
 
@@ -292,6 +303,7 @@ def counts_of(n: int, classes: int) -> tuple[np.ndarray, FloatArray]:
     return frozen(counts), frozen(leads / leads.sum(axis=1, keepdims=True))
 
 
+@np.errstate(under="ignore")
 def multinomial(counts: np.ndarray, m: FloatArray) -> FloatArray:
     """[M] probabilities n! prod_k m_k^{c_k} / c_k! of counts c [M, K] of n draws, whatever n.
 

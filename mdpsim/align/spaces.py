@@ -75,19 +75,23 @@ class Responses:
         return self.ranks(self.pi_ref)
 
     @cached_property
+    @np.errstate(under="ignore")
     def C(self) -> FloatArray:
         """[Y] P(z < y) + 1/2 P(z ties with y), z ~ pi_ref."""
         return frozen(self._reference.below + 0.5 * self._reference.mass)
 
     @cached_property
+    @np.errstate(under="ignore")
     def D(self) -> FloatArray:
         """[Y] 1 - C, summed from the other end."""
         return frozen(self._reference.above + 0.5 * self._reference.mass)
 
+    @np.errstate(under="ignore")
     def ranks(self, pi: FloatArray) -> Ranks:
         """Mass below, at and above each response's reward: [Y] each."""
         return Ranks(*(x[0] for x in ranks(self.r[None], np.ascontiguousarray(pi)[None], self.order)))
 
+    @np.errstate(under="ignore")
     def climb(self, slope: FloatArray, rival: FloatArray) -> FloatArray:
         """[Y] int slope dC_rival: at level m the sum over lower levels l of slope_l (t_l + t_{l+1}) / 2.
 
@@ -100,11 +104,13 @@ class Responses:
         out[sequence] = np.append(0.0, np.cumsum(rise))
         return out
 
+    @np.errstate(under="ignore")
     def sample(self, pi: FloatArray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Indices of draws from pi."""
         sums = np.cumsum(pi)
         return sums.searchsorted(rng.random(shape) * sums[-1], side="right").clip(max=self.size - 1)
 
+    @np.errstate(under="ignore")
     def sample_top(self, pi: FloatArray, log_rank: np.ndarray, rng: np.random.Generator, lowest: bool = False) -> np.ndarray:
         """Indices of the responses at given quantiles of pi, as logarithms: from the top down, or from the lowest up.
 
@@ -197,6 +203,7 @@ class QuantileScale:
     v: FloatArray = field(init=False, repr=False)
     pi_ref: FloatArray = field(init=False, repr=False)
 
+    @np.errstate(under="ignore")
     def __post_init__(self) -> None:
         as_count("QuantileScale", "depth", self.depth, low=8, high=1000)
         as_count("QuantileScale", "pieces", self.pieces, high=1000)
@@ -245,6 +252,7 @@ class QuantileScale:
         """The same with every panel cut in k."""
         return QuantileScale(self.breaks, self.depth, k * self.pieces)
 
+    @np.errstate(under="ignore")
     def cumulate(self, mass: FloatArray) -> FloatArray:
         """[n] mass up to each node."""
         _, _, up, _ = _rule(ORDER)
@@ -252,6 +260,7 @@ class QuantileScale:
         start = np.cumsum(panels.sum(axis=1))
         return (np.append(0.0, start[:-1])[:, None] + panels @ up.T).reshape(-1)
 
+    @np.errstate(under="ignore")
     def ranks(self, pi: FloatArray) -> Ranks:
         """F and 1 - F at each node, each summed from its own end; no level has mass."""
         _, _, up, down = _rule(ORDER)
@@ -262,16 +271,19 @@ class QuantileScale:
         above = np.append(end[1:], 0.0)[:, None] + panels @ down.T
         return Ranks(below.reshape(-1).clip(min=0.0), np.zeros(self.size), above.reshape(-1).clip(min=0.0))
 
+    @np.errstate(under="ignore")
     def climb(self, slope: FloatArray, rival: FloatArray) -> FloatArray:
         """[n] int_0^u slope dT, T the CDF of the law ``rival``: by how much the chance to beat it rises."""
         return self.cumulate(slope * rival)
 
+    @np.errstate(under="ignore")
     def sample(self, pi: FloatArray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Draws u from pi, by linear interpolation of its CDF between the nodes."""
         below = self.ranks(pi).below
         keep = np.append(True, np.diff(np.maximum.accumulate(below)) > 0.0)
         return np.interp(rng.random(shape) * below[-1], below[keep], self.u[keep])
 
+    @np.errstate(under="ignore")
     def sample_top(self, pi: FloatArray, log_rank: np.ndarray, rng: np.random.Generator, lowest: bool = False) -> np.ndarray:
         """u at given quantiles of pi, as logarithms: from the top down, or from the lowest up (no draw is needed: no ties)."""
         found = self.ranks(pi)
@@ -297,6 +309,7 @@ def quantile_scale(breaks: tuple[float, ...] = (), depth: int = DEPTH, pieces: i
     return QuantileScale(tuple(sorted(breaks)), depth, pieces)
 
 
+@np.errstate(under="ignore")
 def jumps(function: Callable[[FloatArray, FloatArray], FloatArray], space: QuantileScale) -> str | None:
     """Where a function of (u, 1 - u) jumps within panels of a scale, in words; None where every panel resolves it.
 
@@ -330,7 +343,7 @@ def jumps(function: Callable[[FloatArray, FloatArray], FloatArray], space: Quant
         b, above = np.where(upper, b, middle), np.where(upper, above, value)
     step = np.abs(above - below)
     within = (a > inside[0]) & (b < inside[-1])  # a vertical tangent at the end of a panel is no jump
-    found = within & (step > (ORDER - 1) ** 2 * variation * (b - a)) & (step > 1e-12 * size)
+    found = within & (step > (ORDER - 1) ** 2 * variation * (b - a)) & (step > 1e-12 * size + 1e-290)
     if not found.any():
         return None
     return f"jumps of {step[found].max():.3g} at most, near u = {', '.join(f'{u:.6g}' for u in at(b)[0][found][:4])}"

@@ -76,6 +76,7 @@ def space_of(transform: Transform, procedure: Procedure, space: Space | None = N
     return scale_for(transform, given=space)
 
 
+@np.errstate(under="ignore")
 def tuned_exponential(procedure: Procedure, kl: float, space: Space | None = None) -> Tilt:
     """The t, of either sign, at which e^{tu} (or -e^{tu}) wins most at a given KL; t = 0 is the identity.
 
@@ -119,6 +120,7 @@ def tuned_exponential(procedure: Procedure, kl: float, space: Space | None = Non
     return Tilt(t, policy, 1.0 - inference_loss_rate(procedure, policy.pi, on))
 
 
+@np.errstate(under="ignore")
 def tradeoff(
     procedure: Procedure, kls: ArrayLike, *, transforms: Sequence[Transform] | None = None, space: Space | None = None,
     n_starts: int = 1,
@@ -170,6 +172,7 @@ def tradeoff(
     )
 
 
+@np.errstate(under="ignore")
 def halving_error(procedure: Procedure, transform: Transform, kl: float, space: Space | None = None) -> float:
     """By how much the win rate of a transform at a KL may be off: three times its largest change on finer panels.
 

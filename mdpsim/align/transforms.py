@@ -72,6 +72,7 @@ class Function:
         as_count("Function", "depth", self.depth, low=8, high=1000)
         check_breaks("Function", self.breaks)
 
+    @np.errstate(under="ignore")
     def __call__(self, space: Space) -> FloatArray:
         """function(C)."""
         if not isinstance(space, QuantileScale):
@@ -153,6 +154,7 @@ class Logit:
     name: str = "logit"
     depth: int = DEEP
 
+    @np.errstate(under="ignore")
     def __call__(self, space: Space) -> FloatArray:
         """log C - log(1 - C), each accurate at its own end; -inf and inf where C is 0 and 1 (no mass there)."""
         with np.errstate(divide="ignore"):
@@ -186,6 +188,7 @@ def as_transform(where: str, x: Any, argument: str = "transform") -> Transform:
 # --- closed forms on the quantile scale ------------------------------------------------------------------------------
 
 
+@np.errstate(under="ignore")
 def identity_mean(beta: float) -> float:
     """E u of f = e^{u/beta} / Z: 1 / (1 - e^{-1/beta}) - beta; it is the win rate for N = 1."""
     b = as_real("identity_mean", "beta", beta, 1e-8, 1e8)
@@ -195,6 +198,7 @@ def identity_mean(beta: float) -> float:
     return 1.0 / -float(np.expm1(-x)) - b
 
 
+@np.errstate(under="ignore")
 def identity_kl(beta: float) -> float:
     """KL of the identity's policy: E u / beta - log(beta (e^{1/beta} - 1))."""
     b = as_real("identity_kl", "beta", beta, 1e-8, 1e8)
@@ -228,6 +232,7 @@ def logit_beta(beta: float) -> tuple[float, float]:
     return 1.0 + 1.0 / weight, 1.0 - 1.0 / weight
 
 
+@np.errstate(under="ignore")
 def logit_kl(beta: float) -> float:
     """KL of Beta(a, b) with a + b = 2 to the uniform law: (a-1) (psi(a) - psi(b)) - log B(a, b), as b - 1 = -(a - 1)."""
     from scipy.special import betaln, psi
@@ -236,6 +241,7 @@ def logit_kl(beta: float) -> float:
     return float((a - 1.0) * (psi(a) - psi(b)) - betaln(a, b))
 
 
+@np.errstate(under="ignore")
 def logit_cdf(space: QuantileScale, beta: float) -> tuple[FloatArray, FloatArray]:
     """(F, 1 - F) of the logit's law at the nodes of a scale, by the incomplete Beta function, each node from its nearer end."""
     from scipy.special import betainc

@@ -44,6 +44,7 @@ class Projection(NamedTuple):
     found: FloatArray
 
 
+@np.errstate(under="ignore")
 def project_markov(
     p: ArrayLike, direction: Direction, *, order: int = 0, restarts: int = 50, rng: np.random.Generator | int = 0
 ) -> Projection:
@@ -80,6 +81,7 @@ def project_markov(
     return Projection(frozen(ends[best][0]), float(values[best]), ends[best][1], frozen(np.sort(values)))
 
 
+@np.errstate(under="ignore")
 def project_softmax(
     p: ArrayLike, features: ArrayLike, direction: Direction, *, base: ArrayLike | None = None,
     restarts: int = 20, rng: np.random.Generator | int = 0,
