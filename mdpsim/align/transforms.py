@@ -205,7 +205,8 @@ def identity_kl(beta: float) -> float:
     x = 1.0 / b
     if x < 0.05:  # x^2/24 - x^4/960 + x^6/36288 - x^8/1382400
         return x**2 / 24.0 - x**4 / 960.0 + x**6 / 36288.0 - x**8 / 1382400.0
-    return x * (identity_mean(b) - 1.0) - float(np.log(b) + np.log(-np.expm1(-x)))
+    rest = -float(np.expm1(-x))  # E u / b - 1/b = x / (e^x - 1) - 1
+    return x * float(np.exp(-x)) / rest - 1.0 - float(np.log(b)) - float(np.log(rest))
 
 
 def best_of_n_kl(k: float) -> float:

@@ -163,7 +163,7 @@ ANGLES = np.linspace(0.0, 2.0 * np.pi, 721)[:-1]
 
 
 def best_in_ball(win: Callable[[Vector], Vector], ref: Vector, kl: float) -> tuple[float, Vector]:
-    """The largest win rate, and its policy, on the boundary of {KL <= kl} in the simplex of three, by bisection along 2880
+    """The largest win rate, and its policy, on the boundary of {KL <= kl} in the simplex of three, by bisection along 720
     rays.
 
     The win rates looked at have no maximum inside: more mass on the best response wins more. What lies between the rays is
