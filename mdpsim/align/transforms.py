@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -182,7 +182,7 @@ def as_transform(where: str, x: Any, argument: str = "transform") -> Transform:
     named = isinstance(getattr(x, "name", None), str) and isinstance(getattr(x, "depth", None), int)
     if isinstance(x, type) or not callable(x) or not named:
         fail(where, argument, "be a transform: IDENTITY, LOG, Function(..), .., or what has name and depth", repr(x))
-    return x
+    return cast(Transform, x)
 
 
 # --- closed forms on the quantile scale ------------------------------------------------------------------------------
