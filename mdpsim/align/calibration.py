@@ -40,6 +40,7 @@ class Ranks(NamedTuple):
     above: FloatArray
 
 
+@np.errstate(under="ignore")
 def calibrate(r: ArrayLike, pi_ref: ArrayLike) -> FloatArray:
     """The calibrated reward C(y) = P_{z ~ pi_ref}(r(z) < r(y)) + 1/2 P(r(z) = r(y)), exactly.
 
@@ -71,12 +72,14 @@ def ordered(r: FloatArray) -> np.ndarray:
     return frozen(np.argsort(r, axis=1, kind="stable"))
 
 
+@np.errstate(under="ignore")
 def calibration_variance(r: ArrayLike, pi_ref: ArrayLike) -> FloatArray | float:
     """Var_{y ~ pi_ref} C(y) = (1 - sum_l p_l^3) / 12, p_l the mass of reward level l: a float for [Y], else [X]."""
     rewards, p = _pair("calibration_variance", r, pi_ref)
     return _scalar((1.0 - (p * ranks(rewards, p).mass ** 2).sum(axis=1)) / 12.0, r)
 
 
+@np.errstate(under="ignore")
 def calibration_mse(r: ArrayLike, pi_ref: ArrayLike, K: int) -> FloatArray | float:
     """E_{y ~ pi_ref} E (C_hat(y) - C(y))^2 of K anchors: (1/6 + sum p_l^3 / 12 - sum p_l^2 / 4) / K; a float for [Y], else [X].
 
@@ -88,6 +91,7 @@ def calibration_mse(r: ArrayLike, pi_ref: ArrayLike, K: int) -> FloatArray | flo
     return _scalar((1.0 / 6.0 + cube / 12.0 - square / 4.0) / n, r)
 
 
+@np.errstate(under="ignore")
 def sample_anchors(
     r: ArrayLike, pi_ref: ArrayLike, K: int, rng: np.random.Generator | int, *, shared: bool = True
 ) -> FloatArray:
@@ -150,6 +154,7 @@ def calibrate_by_interpolation(r: ArrayLike, anchors: ArrayLike) -> FloatArray:
     return frozen(out.reshape(np.shape(r)))
 
 
+@np.errstate(under="ignore")
 def ks_distance(C: ArrayLike, pi: ArrayLike) -> FloatArray | float:
     """Kolmogorov distance sup_u |P_pi(C <= u) - u| between the law of C under pi and the uniform law on [0, 1].
 

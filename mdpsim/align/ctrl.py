@@ -21,15 +21,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.align.calibration import calibrate_by_anchors, calibrate_by_interpolation, ordered, ranks, sample_anchors
-from mdpsim.align.inference import checked_law, solve_rate
+from mdpsim.align.inference import as_procedure, checked_law, solve_rate
 from mdpsim.align.procedures import Procedure, Ranked
 from mdpsim.align.spaces import Responses
-from mdpsim.align.transforms import IDENTITY, Transform
+from mdpsim.align.transforms import IDENTITY, Transform, as_transform
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import quantile
 from mdpsim.memory import empty
 from mdpsim.records import record
 from mdpsim.rng import as_generator
+
+MAX = float(np.finfo(float).max)
 
 
 @record
@@ -55,6 +57,7 @@ class Quantiles(NamedTuple):
         return self.C.size
 
 
+@np.errstate(under="ignore")
 def calibrated(r: ArrayLike, pi_ref: ArrayLike) -> Quantiles:
     """Exact calibrated rewards of a table [X, Y], with 1 - C summed from its own end."""
     rewards, p = _table("calibrated", r, pi_ref)
@@ -65,11 +68,21 @@ def calibrated(r: ArrayLike, pi_ref: ArrayLike) -> Quantiles:
 def standardised(r: ArrayLike, pi_ref: ArrayLike) -> FloatArray:
     """[X, Y] (r - E r) / sd r under pi_ref, prompt by prompt; 0 where a prompt's rewards are all equal."""
     rewards, p = _table("standardised", r, pi_ref)
-    centred = rewards - (p * rewards).sum(axis=1, keepdims=True)
-    sd = np.sqrt((p * centred**2).sum(axis=1, keepdims=True))
-    return frozen(np.where(sd > 0.0, centred / np.where(sd > 0.0, sd, 1.0), 0.0))
+    on = p > 0.0
+    # In units of a power of two (no rounding) and from the least: squares of 1e200 and of 1e-200, and means of 1e9 + x.
+    power = np.frexp(np.where(on, np.abs(rewards), 0.0).max(axis=1, keepdims=True))[1]
+    with np.errstate(over="ignore", under="ignore"):
+        x = np.clip(np.ldexp(rewards, -power), -MAX, MAX)  # what pi_ref never gives may be larger
+        x = x - np.where(on, x, np.inf).min(axis=1, keepdims=True)
+        unit = np.where(on, x, 0.0).max(axis=1, keepdims=True)
+        x = np.clip(x / np.where(unit > 0.0, unit, 1.0), -MAX, MAX)
+        inner = np.where(on, x, 0.0)
+        mean = (p * inner).sum(axis=1, keepdims=True)
+        sd = np.sqrt((p * np.where(on, x - mean, 0.0) ** 2).sum(axis=1, keepdims=True))
+        return frozen(np.clip(np.where(sd > 0.0, (x - mean) / np.where(sd > 0.0, sd, 1.0), 0.0), -MAX, MAX))
 
 
+@np.errstate(under="ignore")
 def align_prompts(
     scores: ArrayLike, pi_ref: ArrayLike, *, beta: float | None = None, kl: float | None = None
 ) -> PromptPolicies:
@@ -119,6 +132,7 @@ def _tilted(x: FloatArray, p: FloatArray, rate: float) -> tuple[FloatArray, Floa
     return pi, kl, variance
 
 
+@np.errstate(under="ignore")
 def prompt_win_rates(procedure: Procedure, pi: ArrayLike, r: ArrayLike, pi_ref: ArrayLike) -> FloatArray:
     """[X] win rates P(T(pi) beats T(pi_ref)) + 1/2 P(tie), prompt by prompt, exact with ties.
 
@@ -127,13 +141,20 @@ def prompt_win_rates(procedure: Procedure, pi: ArrayLike, r: ArrayLike, pi_ref: 
         ValueError: naming the argument; a procedure whose law does not sum to one.
     """
     where = "prompt_win_rates"
+    as_procedure(where, procedure)
     rewards, p = _table(where, r, pi_ref)
     mine = as_simplex(where, "pi", pi, "X Y", p.shape)
     if not isinstance(procedure, Ranked):
         return frozen(np.array([_one(where, procedure, *row) for row in zip(mine, rewards, p, strict=True)]))
     order = ordered(rewards)
-    law = mine * procedure.factor(ranks(rewards, mine, order))
-    rival = ranks(rewards, p * procedure.factor(ranks(rewards, p, order)), order)
+    with np.errstate(under="ignore"):
+        law, other = (x * procedure.factor(ranks(rewards, x, order)) for x in (mine, p))
+    for found in (law, other):
+        totals = found.sum(axis=1)
+        if not (np.abs(totals - 1.0) <= 1e-6).all() or found.min() < -1e-9:
+            worst = float(totals[np.abs(totals - 1.0).argmax()])
+            fail(where, "procedure", "have a law, masses that sum to one", f"{type(procedure).__name__}: sum {worst:.9g}")
+    rival = ranks(rewards, frozen(other), order)
     return frozen(1.0 - (law * (rival.above + 0.5 * rival.mass)).sum(axis=1))
 
 
@@ -164,13 +185,22 @@ class CTRL:
     kl: float | None = None
 
     def __post_init__(self) -> None:
+        as_transform("CTRL", self.transform)
         if self.K is not None:
             as_count("CTRL", "K", self.K)
+        for name, flag in (("shared", self.shared), ("interpolate", self.interpolate)):
+            if not isinstance(flag, bool):
+                fail("CTRL", name, "be True or False", repr(flag))
         if (self.beta is None) == (self.kl is None):
             fail("CTRL", "beta or kl", "be given, exactly one of the two", (self.beta, self.kl))
+        if self.beta is not None:
+            as_real("CTRL", "beta", self.beta, 1e-300, 1e300)
+        if self.kl is not None:
+            as_real("CTRL", "kl", self.kl, 0.0, 1e6)
         if self.interpolate and (self.K is None or not self.shared):
             fail("CTRL", "interpolate", "go with a number K of shared anchors", (self.K, self.shared))
 
+    @np.errstate(under="ignore")
     def run(self, r: ArrayLike, pi_ref: ArrayLike, rng: np.random.Generator | int = 0) -> PromptPolicies:
         """Calibrate, transform, align.
 

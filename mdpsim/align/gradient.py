@@ -39,10 +39,12 @@ class Softmax(NamedTuple):
         """Number of parameters."""
         return self.K
 
+    @np.errstate(under="ignore")
     def log_pi(self, theta: FloatArray) -> FloatArray:
         """[K] log probabilities."""
         return _log_softmax(theta[None])[0]
 
+    @np.errstate(under="ignore")
     def pullback(self, theta: FloatArray, w: FloatArray) -> FloatArray:
         """sum_x w(x) grad log pi(x) = w - pi sum(w). Cost: O(K)."""
         return _pullback(_log_softmax(theta[None]), w[None])[0][0]
@@ -67,6 +69,7 @@ class TokenSoftmax(NamedTuple):
         ends = np.cumsum([self.V ** (t + 1) for t in range(self.L)])
         return [part.reshape(-1, self.V) for part in np.split(theta, ends[:-1])]
 
+    @np.errstate(under="ignore")
     def log_pi(self, theta: FloatArray) -> FloatArray:
         """[V^L] log probabilities. Cost: O(V^L)."""
         total = np.zeros(1)
@@ -74,6 +77,7 @@ class TokenSoftmax(NamedTuple):
             total = (total[:, None] + _log_softmax(table)).reshape(-1)
         return total
 
+    @np.errstate(under="ignore")
     def pullback(self, theta: FloatArray, w: FloatArray) -> FloatArray:
         """sum_x w(x) grad log pi(x): at each prefix, the weights of its children less pi(a | prefix) times their sum.
 
@@ -109,6 +113,7 @@ class Path(NamedTuple):
     support: FloatArray
 
 
+@np.errstate(under="ignore")
 def exact_gradient(policy: Policy, theta: ArrayLike, objective: Objective) -> FloatArray:
     """grad J = sum_x pi(x) (signal(x) - E signal) grad log pi(x), exactly.
 
@@ -124,6 +129,7 @@ def exact_gradient(policy: Policy, theta: ArrayLike, objective: Objective) -> Fl
     return policy.pullback(x, _weights("exact_gradient", objective, policy.log_pi(x)))
 
 
+@np.errstate(under="ignore")
 def natural_gradient(policy: Softmax, theta: ArrayLike, objective: Objective) -> FloatArray:
     """F^+ grad J = signal - mean(signal) of a softmax, F = diag(pi) - pi pi^T.
 
@@ -143,6 +149,7 @@ def natural_gradient(policy: Softmax, theta: ArrayLike, objective: Objective) ->
     return step
 
 
+@np.errstate(under="ignore")
 def sampled_gradient(
     policy: Policy, theta: ArrayLike, objective: Objective, n: int, rng: np.random.Generator | int, *,
     baseline: float | str = 0.0, estimate_Z: bool = False,
@@ -155,12 +162,13 @@ def sampled_gradient(
         n: responses drawn, at least 1 (2 with baseline "leave-one-out"). rng: Generator or an integer seed.
         baseline: a number, or "leave-one-out": for each response the mean signal of the others, which keeps it unbiased.
         estimate_Z: for a Distribution only: divide P / pi by its mean in the sample instead of the exact Z, as one must where Z
-            is unknown; biased of order 1/n.
+            is unknown; biased of order 1/n. A sample without any response of the target says nothing, and is refused.
     Returns:
         [policy.size].
     Cost: O(K + n log K).
     Raises:
-        ValueError: naming the argument, what was wanted and what came.
+        ValueError: naming the argument, what was wanted and what came; with ``estimate_Z`` a sample that the target gives no
+            mass at all (its estimate of Z is 0).
     """
     where = "sampled_gradient"
     x, count, generator = _theta(where, policy, theta), as_count(where, "n", n), as_generator(where, rng)
@@ -172,7 +180,10 @@ def sampled_gradient(
     if estimate_Z:
         if not isinstance(objective, Distribution):
             fail(where, "estimate_Z", "be False for an objective without a partition function", True)
-        heard = heard / max(float(heard.mean()), 1e-300)
+        total = float(heard.mean())
+        if not total > 0.0:
+            fail(where, "n", "be so large that the target gives some draw mass (estimate_Z)", f"{count}, none that it gives")
+        heard = heard / total
     if baseline == "leave-one-out":
         if count == 1:
             fail(where, "n", "be an integer >= 2 for the baseline 'leave-one-out'", 1)
@@ -184,6 +195,7 @@ def sampled_gradient(
     return policy.pullback(x, np.bincount(drawn, heard, minlength=log_pi.size) / count)
 
 
+@np.errstate(under="ignore")
 def ascend(
     policy: Policy, theta: ArrayLike, objective: Objective, *, eta: float, steps: int, natural: bool = False, every: int = 1
 ) -> Path:
@@ -218,6 +230,7 @@ def ascend(
     return _path(policy, objective, np.array(times), np.array(thetas))
 
 
+@np.errstate(under="ignore")
 def flow(policy: Policy, theta: ArrayLike, objective: Objective, times: ArrayLike, *, rtol: float = 1e-10) -> Path:
     """The gradient flow theta'(t) = grad J from theta at t = 0, by LSODA in s = log(1 + t).
 

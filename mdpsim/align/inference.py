@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from mdpsim.align.procedures import Procedure
 from mdpsim.align.spaces import ORDER, QuantileScale, Responses, Space
-from mdpsim.align.transforms import Transform
+from mdpsim.align.transforms import Function, Transform, as_transform
 from mdpsim.arrays import FloatArray, as_beta, as_count, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import quantile
 from mdpsim.records import record
@@ -29,6 +29,7 @@ from mdpsim.rng import as_generator
 from mdpsim.solve.sequence import kl as divergence
 
 KL_TOL = 1e-13  # relative, of a KL that was asked for
+EPS = float(np.finfo(float).eps)
 LOST = 1e-9  # mass that may lie in the outermost panels of the quantile scale
 MAX_STEPS = 200
 
@@ -51,23 +52,29 @@ class WinEstimate(NamedTuple):
     n: int
 
 
+@np.errstate(under="ignore")
 def align(space: Space, transform: Transform, *, beta: float | None = None, kl: float | None = None) -> Policy:
     """The policy proportional to pi_ref e^{Phi / beta}, at a weight beta or at a KL divergence.
 
     Args:
         space: Responses or a QuantileScale. transform: see :mod:`mdpsim.align.transforms`; for the logit on the quantile scale
-            take ``scale_for(LOGIT)``.
+            take ``scale_for(LOGIT)``, for one that jumps ``scale_for(transform)`` with its breaks.
         beta: in (0, inf]. kl: >= 0; exactly one of the two is given.
     Returns:
         Policy; kl within 1e-13 of the one asked for, relative.
     Cost: one pass over the nodes, for a KL about five.
     Raises:
         ValueError: naming the argument; a KL that no beta reaches (the attainable range is given); a transform that is not
-            integrable at this beta on the quantile scale.
+            integrable at this beta on the quantile scale, jumps within its panels, or is a Function of u alone where the
+            mass lies so near 1 that u does not tell 1 - u.
     """
     if (beta is None) == (kl is None):
         fail("align", "beta or kl", "be given, exactly one of the two", (beta, kl))
-    _space("align", space)
+    as_space("align", space)
+    as_transform("align", transform)
+    breaks = getattr(transform, "breaks", ())
+    if isinstance(space, QuantileScale) and not all(map(space.ends_at, breaks)):
+        fail("align", "space", f"have panels that end where {transform.name} jumps: QuantileScale({breaks})", space.breaks)
     scores = frozen(np.ascontiguousarray(transform(space)))
     if not np.isfinite(scores[space.pi_ref > 0.0]).any() or (scores[space.pi_ref > 0.0] == np.inf).any():
         fail("align", transform.name, "be finite somewhere, and nowhere +inf, where pi_ref has mass", scores)
@@ -98,6 +105,7 @@ def _tilted(space: Space, scores: FloatArray, rate: float) -> tuple[FloatArray, 
     return pi[0], float(kl[0]), float(variance[0])
 
 
+@np.errstate(under="ignore")
 def kl_limit(space: Space, scores: FloatArray) -> float:
     """The supremum of the KLs that some beta reaches: -log pi_ref(argmax scores); infinite on a scale where that is a point."""
     on = space.pi_ref > 0.0
@@ -107,7 +115,8 @@ def kl_limit(space: Space, scores: FloatArray) -> float:
     return max(0.0, -float(np.log(space.pi_ref[best].sum())))
 
 
-def gibbs_at(space: Space, scores: FloatArray, kl: float) -> Policy:
+@np.errstate(under="ignore")
+def gibbs_at(space: Space, scores: FloatArray, kl: float, where: str = "align") -> Policy:
     """The Gibbs law of given scores with a given KL to pi_ref.
 
     Raises:
@@ -117,13 +126,13 @@ def gibbs_at(space: Space, scores: FloatArray, kl: float) -> Policy:
         return Policy(space.pi_ref, scores, np.inf, 0.0)
     limit = kl_limit(space, scores)
     if limit < 1e-12:
-        fail("align", "kl", "be 0, the only attainable one: all scores are equal", f"{kl:g}")
+        fail(where, "kl", "be 0, the only attainable one: all scores are equal", f"{kl:g}")
     if not kl < limit:
-        fail("align", "kl", f"lie in the attainable range [0, {limit:.6g})", f"{kl:g}: no beta reaches it")
+        fail(where, "kl", f"lie in the attainable range [0, {limit:.6g})", f"{kl:g}: no beta reaches it")
     width = _width(space, scores, kl)
     with np.errstate(over="ignore"):
         scaled = frozen((scores - scores[space.pi_ref > 0.0].max()) / width)
-    rate = solve_rate("align", kl, limit, 1.0, lambda rate: _tilted(space, scaled, rate)[1:])
+    rate = solve_rate(where, kl, limit, 1.0, lambda rate: _tilted(space, scaled, rate)[1:])
     pi, found, _ = _tilted(space, scaled, rate)
     return Policy(frozen(pi), scores, width / rate, found)
 
@@ -181,6 +190,11 @@ def _check_integrable(space: Space, transform: Transform, policy: Policy) -> Non
     """
     if not isinstance(space, QuantileScale):
         return
+    if isinstance(transform, Function) and transform.both is None:
+        lost = EPS * float((policy.pi / np.maximum(space.v, EPS)).sum())
+        if not lost <= 1e-6:
+            wanted = "be given as a function of (u, 1 - u) too (both=): float64 does not resolve u where the policy's mass lies"
+            fail("align", transform.name, wanted, f"beta = {policy.beta:.6g}, relative errors of {min(lost, 1.0):.2g}")
     panels = policy.pi.reshape(-1, ORDER * space.pieces).sum(axis=1)
     if max(panels[0], panels[-1]) <= LOST:
         return
@@ -189,22 +203,33 @@ def _check_integrable(space: Space, transform: Transform, policy: Policy) -> Non
     if outer[0] < 0.4 * outer[1]:
         return
     if outer[0] >= outer[1] * (1.0 - 1e-3):
-        wanted = "be such that e^{Phi / beta} is integrable at this beta"
+        wanted = f"be such that e^{{Phi / beta}} is integrable at this beta, and no sharper than 2^-{space.depth}"
         fail("align", transform.name, wanted, f"beta = {policy.beta:.6g}: the mass does not die out towards {where}")
     wanted = f"leave at most {LOST:g} of the mass within 2^-{space.depth} of an end (or take scale_for(transform))"
     fail("align", transform.name, wanted, f"beta = {policy.beta:.6g}: {panels[[0, -1]].max():.2g} near {where}")
 
 
-def _space(where: str, space: Space) -> None:
+def as_space(where: str, space: object) -> None:
+    """Guard a space."""
     if not isinstance(space, Responses | QuantileScale):
         fail(where, "space", "be Responses or a QuantileScale", type(space).__name__)
 
 
+def as_procedure(where: str, procedure: object, needs: str = "law") -> None:
+    """Guard a procedure: an instance with breaks, a law, and what else is needed of reward and simulate."""
+    can = all(callable(getattr(procedure, name, None)) for name in ("law", needs))
+    if isinstance(procedure, type) or not can or not isinstance(getattr(procedure, "breaks", None), tuple):
+        also = "" if needs == "law" else f" and a function {needs}"
+        fail(where, "procedure", f"be a procedure: BestOfN(4), .., or what has breaks, a law{also}", repr(procedure))
+
+
+@np.errstate(under="ignore")
 def checked_law(where: str, procedure: Procedure, space: Space, pi: FloatArray) -> FloatArray:
     """T(pi), refused where it is no law, or jumps inside a panel of the quadrature."""
     if isinstance(space, QuantileScale) and not all(map(space.ends_at, procedure.breaks)):
         fail(where, "space", f"have panels that end where the procedure jumps: QuantileScale({procedure.breaks})", space.breaks)
-    law = np.asarray(procedure.law(space, pi), dtype=float)
+    with np.errstate(under="ignore"):
+        law = np.asarray(procedure.law(space, pi), dtype=float)
     total = float(law.sum()) if law.shape == pi.shape else np.nan
     if not abs(total - 1.0) <= 1e-6 or law.min() < -1e-9:
         wanted = f"have a law, {pi.size} masses that sum to one (on a quantile scale: or take space.halved())"
@@ -212,15 +237,16 @@ def checked_law(where: str, procedure: Procedure, space: Space, pi: FloatArray) 
     return law
 
 
+@np.errstate(under="ignore")
 def inference_win_rate(procedure: Procedure, pi: ArrayLike, space: Space, *, rival: ArrayLike | None = None) -> float:
     """P(T(pi) beats T(rival)) + 1/2 P(tie): exact on a finite space, by quadrature on the quantile scale.
 
     Args:
         procedure: BestOfN(4), WorstOfN(4), .. pi: [n] masses of the policy (``align(..).pi``; on a finite space any law).
         rival: [n] the policy to beat; None takes pi_ref.
-    Exactness: finite: a few roundings a response. Quantile scale, KL <= 4: 1e-14 for identity, logarithm, cube, logit and
-        exponentials with -50 <= t <= 600, 1e-7 down to t = -100; below, and for transforms of one's own, see
-        :func:`mdpsim.align.tradeoff.halving_error`.
+    Exactness: finite: a few roundings, whatever N and the number of responses. Quantile scale, KL <= 4: 1e-14 for identity,
+        logarithm, cube, logit and exponentials with -50 <= t <= 600, 1e-7 down to t = -100; below, and for transforms of
+        one's own, see :func:`mdpsim.align.tradeoff.halving_error`.
     Cost: O(n) for procedures by ranks.
     Raises:
         ValueError: naming the argument; a procedure whose law does not sum to one.
@@ -228,13 +254,15 @@ def inference_win_rate(procedure: Procedure, pi: ArrayLike, space: Space, *, riv
     return 1.0 - _lost("inference_win_rate", procedure, pi, space, rival)
 
 
+@np.errstate(under="ignore")
 def inference_loss_rate(procedure: Procedure, pi: ArrayLike, space: Space, *, rival: ArrayLike | None = None) -> float:
     """1 - W of :func:`inference_win_rate`, accurate where W is near 1."""
     return _lost("inference_loss_rate", procedure, pi, space, rival)
 
 
 def _lost(where: str, procedure: Procedure, pi: ArrayLike, space: Space, rival: ArrayLike | None) -> float:
-    _space(where, space)
+    as_space(where, space)
+    as_procedure(where, procedure)
     mine = as_simplex(where, "pi", pi, "n", (space.size,))
     other = space.pi_ref if rival is None else as_simplex(where, "rival", rival, "n", (space.size,))
     law = checked_law(where, procedure, space, mine)
@@ -242,6 +270,7 @@ def _lost(where: str, procedure: Procedure, pi: ArrayLike, space: Space, rival: 
     return float(law @ (found.above + 0.5 * found.mass))
 
 
+@np.errstate(under="ignore")
 def sample_win_rate(
     procedure: Procedure, pi: ArrayLike, space: Space, n: int, rng: np.random.Generator | int, *, rival: ArrayLike | None = None
 ) -> WinEstimate:
@@ -249,12 +278,14 @@ def sample_win_rate(
 
     Args:
         n: pairs, at least 2. rng: a Generator or an integer seed.
-    Cost: O(n N log Y).
+    Cost: O(n N log Y) time, but O(n log Y) for the best and the worst of N where n N is above 4e6: their rank is drawn by
+        inversion. Memory: 4e6 draws at a time.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
     where = "sample_win_rate"
-    _space(where, space)
+    as_space(where, space)
+    as_procedure(where, procedure, "simulate")
     count, generator = as_count(where, "n", n, low=2), as_generator(where, rng)
     mine = as_simplex(where, "pi", pi, "n", (space.size,))
     other = space.pi_ref if rival is None else as_simplex(where, "rival", rival, "n", (space.size,))
@@ -265,7 +296,8 @@ def sample_win_rate(
     return WinEstimate(float(wins.mean()), float(wins.std(ddof=1) / np.sqrt(count)), count)
 
 
+@np.errstate(under="ignore")
 def policy_kl(pi: ArrayLike, space: Space) -> float:
     """KL(pi || pi_ref), for a law that is not a Gibbs law of this module; infinite without cover."""
-    _space("policy_kl", space)
+    as_space("policy_kl", space)
     return divergence(pi, space.pi_ref)

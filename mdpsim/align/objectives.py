@@ -50,6 +50,7 @@ class Reward:
         """r."""
         return self.r
 
+    @np.errstate(under="ignore")
     def value(self, log_pi: FloatArray) -> float:
         """E_pi r."""
         return float(np.exp(log_pi) @ self.r)
@@ -80,15 +81,18 @@ class EntropyReward:
         if self.alpha + self.beta == 0.0:
             fail(name, "beta", "be positive where alpha is zero", "0.0")
 
+    @np.errstate(under="ignore")
     def signal(self, log_pi: FloatArray) -> FloatArray:
         """r + beta log pi0 - (alpha + beta) log pi."""
         return self.r + self.beta * self.log_pi0 - (self.alpha + self.beta) * log_pi
 
+    @np.errstate(under="ignore")
     def value(self, log_pi: FloatArray) -> float:
         """E_pi of the signal; responses of probability zero count nothing."""
         pi = np.exp(log_pi)
         return float(pi[pi > 0.0] @ self.signal(log_pi)[pi > 0.0])
 
+    @np.errstate(under="ignore")
     def optimum(self) -> FloatArray:
         """[K] the maximiser over all laws."""
         x = (self.r + self.beta * self.log_pi0) / (self.alpha + self.beta)
@@ -128,11 +132,13 @@ class Distribution:
         object.__setattr__(self, "Z", float(weights.sum()))
         object.__setattr__(self, "target", frozen(weights / weights.sum()))
 
+    @np.errstate(under="ignore")
     def signal(self, log_pi: FloatArray) -> FloatArray:
         """target / pi; infinite where the policy cannot give what the target wants."""
         with np.errstate(over="ignore", divide="ignore"):
             return np.where(self.target > 0.0, np.exp(np.log(np.where(self.target > 0.0, self.target, 1.0)) - log_pi), 0.0)
 
+    @np.errstate(under="ignore")
     def value(self, log_pi: FloatArray) -> float:
         """-KL(target || pi)."""
         on = self.target > 0.0

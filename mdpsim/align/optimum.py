@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mdpsim.align.inference import Policy, _space, checked_law, gibbs, gibbs_at, kl_limit
+from mdpsim.align.inference import Policy, as_procedure, as_space, checked_law, gibbs, gibbs_at, kl_limit
 from mdpsim.align.procedures import BestOfN, Procedure, Temperature
 from mdpsim.align.spaces import QuantileScale, Space
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
@@ -55,6 +55,7 @@ class Optimum(NamedTuple):
     iterations: int
 
 
+@np.errstate(under="ignore")
 def optimal_transform(
     procedure: Procedure, space: Space, *, beta: float | None = None, kl: float | None = None, n_starts: int | None = None,
     tol: float = 1e-9, max_iterations: int = 1000, rng: np.random.Generator | int = 0, start: FloatArray | None = None,
@@ -63,7 +64,8 @@ def optimal_transform(
 
     Args:
         procedure: see :mod:`mdpsim.align.procedures`. space: Responses, or a QuantileScale with the procedure's breaks.
-        beta: in [1e-6, 1e6]; kl: in (0, 30]; exactly one of the two is given.
+        beta: in [1e-6, 1e6]; kl: in (0, 30], the KL that the policy has (not a budget: with much of pi_ref on the best
+            responses no such policy has it, and the best within a budget is pi_ref given them); exactly one of the two.
         n_starts: None takes what suits: one for best-of-N, where W is concave, three on the quantile scale, up to nine on a
             finite space. The first start is the calibrated reward, with continuation from beta = 1 down; the others begin at
             beta itself (on that path all would meet): on a finite space near the single responses, those first that beat the
@@ -81,7 +83,8 @@ def optimal_transform(
     where = "optimal_transform"
     if (beta is None) == (kl is None):
         fail(where, "beta or kl", "be given, exactly one of the two", (beta, kl))
-    _space(where, space)
+    as_space(where, space)
+    as_procedure(where, procedure, "reward")
     if beta is not None:
         as_real(where, "beta", beta, 1e-6, 1e6)
     else:
@@ -89,14 +92,21 @@ def optimal_transform(
     count = _starts_for(procedure, space) if n_starts is None else as_count(where, "n_starts", n_starts, high=1000)
     _refuse_degenerate(where, procedure, space)
     first = space.C if start is None else as_floats(where, "start", start, "n", (space.size,))
+    if kl is not None and not kl < (limit := kl_limit(space, first)) and limit > 0.0:
+        wanted = f"lie in the attainable range [0, {limit:.6g}) of KL(pi || pi_ref) = kl (pi_ref given its best responses)"
+        fail(where, "kl", wanted, f"{kl:g}; the nearest attainable is just below {limit:.6g}")
     problem = _Problem(procedure, space, beta, kl)
     best: Optimum | None = None
     rows = []
     for k, scores in enumerate(_starts(problem, count, first, as_generator(where, rng))):
+        found: Optimum | None = None
         try:
             found = problem.solve(scores, tol, max_iterations, follow=k == 0)
             checked_law(where, procedure, space, found.pi)
         except ValueError:
+            if k == 0 and found is not None and isinstance(space, QuantileScale):
+                wanted = f"leave a best policy that the panels resolve (or take space.halved()): 1 - W is {1.0 - found.win:.1g}"
+                fail(where, "kl" if beta is None else "beta", wanted, f"{kl if beta is None else beta:g}")
             if k == 0:
                 raise
             rows.append((np.nan, np.inf))
@@ -182,7 +192,10 @@ class _Problem:
         """The Gibbs law of scores at the problem's beta (or another), or at its KL, and its own transform R."""
         scores = frozen(np.ascontiguousarray(scores))
         weight = self.beta if beta is None else beta
-        policy = gibbs_at(self.space, scores, self.kl or 0.0) if weight is None else gibbs(self.space, scores, weight)
+        if weight is None:
+            policy = gibbs_at(self.space, scores, self.kl or 0.0, "optimal_transform")
+        else:
+            policy = gibbs(self.space, scores, weight)
         law = self.procedure.law(self.space, policy.pi)  # checked where the search ends
         win = 1.0 - float(law @ self.missed) / float(law.sum())
         R = np.asarray(self.procedure.reward(self.space, policy.pi, self.rival), float)

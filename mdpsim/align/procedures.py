@@ -17,24 +17,30 @@ g(P_l) - g(P_{l-1}) they have T(y) = pi(y) A_l / p_l, and for a rival whose chan
 
     R at level m = sum_{l < m} g'(P_l) (c_{l+1} - c_l) + const;   continuous: R(u) = int_0^u g'(F) dC.
 
+A power N multiplies the rounding of what it is taken of, and near 1 float64 has only 16 digits: there P^N = e^{N log1p(-(1 -
+P))} with 1 - P summed from its own end. So laws sum to one within a few roundings for every N.
+
 Reference: Balashankar et al., "InfAlign: Inference-aware language model alignment", ICML 2025, arXiv 2412.19792.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from mdpsim.align.arithmetic import DRAWN, from_nearer_end, largest_jump, pick, power, power_ratio
 from mdpsim.align.calibration import Ranks
 from mdpsim.align.spaces import Responses, Space
 from mdpsim.arrays import ROW_TOLERANCE, FloatArray, as_count, as_real, fail
 
 MAX_N = 10**6
-MOST_DRAWS = 10**9  # that rejection without a limit is expected to take
+RETRIES = 1000  # of rejection, drawn one by one
 STEP = 2e-3  # of the numerical derivatives
+JUMP = 1e-6  # of a distortion: a steeper one is not continuous for float64
 STENCIL = np.array([-25 / 12, 4.0, -3.0, 4 / 3, -1 / 4])  # derivative from values at 0, 1, .., 4: exact to degree 4
 
 
@@ -59,6 +65,7 @@ class Procedure(Protocol):
         ...
 
 
+@np.errstate(under="ignore")
 def beats(space: Space, law: FloatArray) -> FloatArray:
     """[n] chance to beat a draw from ``law``, ties half."""
     found = space.ranks(law)
@@ -78,36 +85,20 @@ class Ranked:
         """A_l / p_l, the limit g' where p_l = 0."""
         raise NotImplementedError
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi(y) A_l / p_l."""
         return pi * self.factor(space.ranks(pi))
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """The formula of the module's head."""
         return space.climb(self.slope(space.ranks(pi)), rival)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """From the law: subclasses that are a selection among draws select."""
         return space.sample(self.law(space, pi), (n,), rng)
-
-
-def _power_ratio(whole: FloatArray, part: FloatArray, n: int) -> FloatArray:
-    """(a^n - b^n) / (a - b), a = whole, b = whole - part: a^{n-1} (1 - (1-q)^n) / q, q = part / whole; n a^{n-1} at q = 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        q = np.where(whole > 0.0, np.minimum(part / whole, 1.0), 0.0)
-        blocks = np.where(q > 0.0, -np.expm1(n * np.log1p(-q)) / q, float(n))
-    return whole ** (n - 1) * blocks
-
-
-def _pick(
-    space: Space, pi: FloatArray, score: Callable[[np.ndarray], np.ndarray], shape: tuple[int, int], rng: np.random.Generator
-) -> np.ndarray:
-    """Of each row of draws the one with the largest score, ties at random."""
-    drawn = space.sample(pi, shape, rng)
-    scores = score(drawn)
-    best = scores == scores.max(axis=1, keepdims=True)
-    chosen = np.where(best, rng.random(shape), -1.0).argmax(axis=1)
-    return np.take_along_axis(drawn, chosen[:, None], axis=1)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -119,34 +110,44 @@ class BestOfN(Ranked):
     def __post_init__(self) -> None:
         as_count(type(self).__name__, "n", self.n, high=MAX_N)
 
+    @np.errstate(under="ignore")
     def slope(self, ranks: Ranks) -> FloatArray:
         """N P_l^{N-1}."""
-        return self.n * (ranks.below + ranks.mass) ** (self.n - 1)
+        return self.n * power(ranks.below + ranks.mass, ranks.above, self.n - 1)
 
+    @np.errstate(under="ignore")
     def factor(self, ranks: Ranks) -> FloatArray:
         """(P_l^N - P_{l-1}^N) / p_l, without cancellation."""
-        return _power_ratio(ranks.below + ranks.mass, ranks.mass, self.n)
+        return power_ratio(ranks.below + ranks.mass, ranks.mass, ranks.above, self.n)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """The best of N draws."""
-        return _pick(space, pi, space.rewards, (n, self.n), rng)
+        """The best of N draws; where they are more than ``DRAWN``, their largest rank by inversion: U^{1/N}, U uniform."""
+        if n * self.n > DRAWN:
+            return space.sample_top(pi, np.log(rng.random(n)) / self.n, rng)
+        return pick(space, pi, space.rewards, (n, self.n), rng)
 
 
 @dataclass(frozen=True)
 class WorstOfN(BestOfN):
     """Draw N responses, return the one with the smallest reward: what best-of-N jailbreaking does; g = 1 - (1 - F)^N."""
 
+    @np.errstate(under="ignore")
     def slope(self, ranks: Ranks) -> FloatArray:
         """N (1 - P_l)^{N-1}."""
-        return self.n * ranks.above ** (self.n - 1)
+        return self.n * power(ranks.above, ranks.below + ranks.mass, self.n - 1)
 
+    @np.errstate(under="ignore")
     def factor(self, ranks: Ranks) -> FloatArray:
         """((1 - P_{l-1})^N - (1 - P_l)^N) / p_l."""
-        return _power_ratio(ranks.above + ranks.mass, ranks.mass, self.n)
+        return power_ratio(ranks.above + ranks.mass, ranks.mass, ranks.below, self.n)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """The worst of N draws."""
-        return _pick(space, pi, lambda drawn: -space.rewards(drawn), (n, self.n), rng)
+        """The worst of N draws; where they are more than ``DRAWN``, their least rank by inversion."""
+        if n * self.n > DRAWN:
+            return space.sample_top(pi, np.log(rng.random(n)) / self.n, rng, lowest=True)
+        return pick(space, pi, lambda drawn: -space.rewards(drawn), (n, self.n), rng)
 
 
 def Identity() -> BestOfN:
@@ -159,17 +160,20 @@ class Distortion(Ranked):
     """A procedure by ranks of one's own: the CDF of what is returned is g(F), F that of one draw.
 
     Args:
-        g: increasing on [0, 1] with g(0) = 0 and g(1) = 1, taking arrays. The median of three draws: 3 F^2 - 2 F^3.
+        g: continuous and increasing on [0, 1] with g(0) = 0 and g(1) = 1, taking arrays. The median of three draws: 3 F^2 -
+            2 F^3. The argument is F rounded to float64, which costs the law eps times the slope of g.
         slope_of: g'; None differentiates g numerically (five points, one-sided at the ends; exact to degree 4).
     Raises:
-        ValueError: a law that does not sum to one (g(0), g(1)) or has negative masses (a decreasing g).
+        ValueError: a law that does not sum to one (g(0), g(1)) or has negative masses (a decreasing g); a g that jumps, or
+            takes no arrays.
     """
 
     g: Callable[[Any], Any]
     slope_of: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
-        values = np.asarray(self.g(np.linspace(0.0, 1.0, 1001)), dtype=float)
+        x = np.linspace(0.0, 1.0, 1001)
+        values = self._values(x)
         if values.shape != (1001,) or not np.isfinite(values).all():
             fail("Distortion", "g", "be finite on [0, 1] and take arrays", f"values of shape {values.shape}")
         if abs(values[0]) > ROW_TOLERANCE or abs(values[-1] - 1.0) > ROW_TOLERANCE:
@@ -177,24 +181,40 @@ class Distortion(Ranked):
             fail("Distortion", "g", "have g(0) = 0 and g(1) = 1 (a law that sums to one)", ends)
         if (np.diff(values) < -1e-12).any():
             fail("Distortion", "g", "increase: its steps are masses", f"a step of {np.diff(values).min():.3g}")
+        size, at = largest_jump(self._values, x)
+        if size > JUMP:
+            fail("Distortion", "g", "be continuous: g' is a density (a Custom may jump)", f"a jump of {size:.3g} at {at:.9g}")
+
+    def _values(self, x: FloatArray) -> FloatArray:
+        """g(x), or the error of the house where it takes no arrays."""
+        try:
+            with np.errstate(under="ignore"):
+                return np.asarray(self.g(x), dtype=float)
+        except (TypeError, ValueError) as error:
+            return fail("Distortion", "g", "take arrays (numpy.where, not if) and return numbers", error)
 
     def _derivative(self, x: FloatArray) -> FloatArray:
         x = np.clip(x, 0.0, 1.0)
-        if self.slope_of is not None:
-            return np.asarray(self.slope_of(x), dtype=float)
-        h = np.where(x <= 0.5, STEP, -STEP)
-        return sum(c * self.g(x + k * h) for k, c in enumerate(STENCIL)) / h
+        with np.errstate(under="ignore"):
+            if self.slope_of is not None:
+                return np.asarray(self.slope_of(x), dtype=float)
+            h = np.where(x <= 0.5, STEP, -STEP)
+            return sum(c * self._values(x + k * h) for k, c in enumerate(STENCIL)) / h
 
+    @np.errstate(under="ignore")
     def slope(self, ranks: Ranks) -> FloatArray:
         """g'(P_l)."""
-        return self._derivative(ranks.below + ranks.mass)
+        return self._derivative(from_nearer_end(ranks.below + ranks.mass, ranks.above))
 
+    @np.errstate(under="ignore")
     def factor(self, ranks: Ranks) -> FloatArray:
-        """(g(P_l) - g(P_{l-1})) / p_l, or g' where that would cancel."""
-        low, mass = np.clip(ranks.below, 0.0, 1.0), ranks.mass
-        wide = mass > 1e-9
-        steps = (self.g(np.clip(low + mass, 0.0, 1.0)) - self.g(low)) / np.where(wide, mass, 1.0)
-        return np.where(wide, steps, self._derivative(low + 0.5 * mass))
+        """(g(P_l) - g(P_{l-1})) / p_l, or g' where that would cancel: where it is numerical, only where p_l = 0."""
+        low = from_nearer_end(ranks.below, ranks.above + ranks.mass)
+        top = from_nearer_end(ranks.below + ranks.mass, ranks.above)
+        wide = ranks.mass > (0.0 if self.slope_of is None else 1e-9)
+        with np.errstate(under="ignore"):
+            steps = (self._values(top) - self._values(low)) / np.where(wide, ranks.mass, 1.0)
+            return np.where(wide, steps, self._derivative(low + 0.5 * ranks.mass))
 
 
 @dataclass(frozen=True)
@@ -217,11 +237,13 @@ class Temperature:
             x = np.log(pi / space.base)
         return np.exp(power * (x - x.max())) if power != 0.0 else np.ones(pi.shape)
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi^{1/tau} / sum."""
         mass = space.base * self._powers(space, pi, 1.0 / self.tau)
         return mass / mass.sum()
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """p pi^{p-1} (c - W) / sum pi^p."""
         p, c = 1.0 / self.tau, beats(space, rival)
@@ -231,6 +253,7 @@ class Temperature:
         with np.errstate(over="ignore"):
             return p * self._powers(space, pi, p - 1.0) * (c - win) / (total * top)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draws from the law: that is the procedure."""
         return space.sample(self.law(space, pi), (n,), rng)
@@ -261,40 +284,47 @@ class Rejection:
     def _parts(self, space: Space, pi: FloatArray) -> tuple[np.ndarray, float, float, float, float]:
         """(accepted, A, G, A^{n-1}, G'(A))."""
         accepted = self.threshold <= space.C
-        good, A = float(pi[accepted].sum()), float(pi[~accepted].sum())
+        good, A = (math.fsum(pi[on]) for on in (accepted, ~accepted))
         if self.n is None:
             if good <= 0.0:
                 fail("Rejection", "pi", f"reach the threshold {self.threshold:g} with positive probability", good)
             return accepted, A, 1.0 / good, 0.0, 1.0 / good**2
-        powers = A ** np.arange(self.n)
+        powers = power(A, good, np.arange(self.n))
         rise = float((np.arange(1, self.n) * powers[:-1]).sum())
         return accepted, A, float(powers.sum()), float(powers[-1]), rise
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """The formula above."""
         accepted, _, more, left, _ = self._parts(space, pi)
         return pi * np.where(accepted, more, left)
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """G c above the threshold; below it A^{n-1} c + G'(A) E[c; above] + (n-1) A^{n-2} E[c; below]."""
         accepted, A, more, left, rise = self._parts(space, pi)
         c = beats(space, rival)
         above, below = float(pi[accepted] @ c[accepted]), float(pi[~accepted] @ c[~accepted])
-        down = 0.0 if self.n is None or self.n == 1 else (self.n - 1) * A ** (self.n - 2)
+        good = math.fsum(pi[accepted])
+        down = 0.0 if self.n is None or self.n == 1 else (self.n - 1) * float(power(A, good, self.n - 2))
         return np.where(accepted, more * c, left * c + rise * above + down * below)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw again what was refused."""
-        accepted = self._parts(space, pi)[0]
-        if self.n is None and n > MOST_DRAWS * float(pi[accepted].sum()):
-            got = f"probability {float(pi[accepted].sum()):.3g}"
-            fail("Rejection", "pi", f"reach the threshold {self.threshold:g} {n} times in {MOST_DRAWS:g} draws", got)
+        """Draw again what was refused; after ``RETRIES`` rounds, whether a draw is ever accepted, and which one, at once."""
+        accepted, A, _, _, _ = self._parts(space, pi)
         drawn, tries = space.sample(pi, (n,), rng), 1
         while self.n is None or tries < self.n:
-            refused = space.calibrated(drawn) < self.threshold
-            if not refused.any():
+            refused = np.flatnonzero(space.calibrated(drawn) < self.threshold)
+            if refused.size == 0:
                 break
-            drawn[refused] = space.sample(pi, (int(refused.sum()),), rng)
+            if tries == RETRIES:
+                never = 0.0 if self.n is None else float(power(A, math.fsum(pi[accepted]), self.n - tries))
+                kept = refused[rng.random(refused.size) >= never]
+                if kept.size:
+                    drawn[kept] = space.sample(np.where(accepted, pi, 0.0), (kept.size,), rng)
+                break  # the others keep a refused draw: all draws that are refused have one law
+            drawn[refused] = space.sample(pi, (refused.size,), rng)
             tries += 1
         return drawn
 
@@ -316,6 +346,7 @@ class Custom:
     derivative: Callable[[FloatArray, FloatArray, Any], Any] | None = None
     breaks: tuple[float, ...] = ()
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """function(pi), checked."""
         if not isinstance(space, Responses):
@@ -327,6 +358,7 @@ class Custom:
             fail("Custom", "function", f"return a law that sums to one within {ROW_TOLERANCE:g}", f"sum {law.sum():.12g}")
         return law
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """The derivative given, or the numerical one."""
         c = beats(space, rival)
@@ -343,6 +375,7 @@ class Custom:
             out[y] = STENCIL @ values / STEP
         return out
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draws from the law."""
         return space.sample(self.law(space, pi), (n,), rng)

@@ -21,14 +21,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mdpsim.align.arithmetic import in_chunks, pick, power, power_ratio
 from mdpsim.align.calibration import ordered, ranks
-from mdpsim.align.procedures import MAX_N, _pick, _power_ratio, beats
+from mdpsim.align.procedures import MAX_N, beats
 from mdpsim.align.spaces import QuantileScale, Responses, Space
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
 from mdpsim.records import record
 
 STEP = 0.25  # of the trapezoidal rule in log x: its error is below e^{-39}
-NOISE_STEP = 0.4  # in units of sigma: its error is below e^{-120}
+NOISE_STEP = 0.4  # in units of sigma, for N = 1: its error is below e^{-120}; for larger N see _noise
 MAX_ENTRIES = 10**7
 MAX_COUNTS = 200_000  # of the counts a vote can come out with
 
@@ -45,43 +46,43 @@ class SoftBestOfN:
         as_count("SoftBestOfN", "n", self.n, high=MAX_N)
         as_real("SoftBestOfN", "tau", self.tau, 1e-3, 1e6)
 
-    def _kernel(self, space: Space) -> tuple[FloatArray, FloatArray]:
-        return _exponentials(space, self.tau)
-
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """The integral of the module's head."""
-        E, x_a = self._kernel(space)  # e^{-x a} and x a e^{-x a}: [n, X]
-        L = pi @ E
-        return pi * self.n * STEP * (x_a @ L ** (self.n - 1))
+        E, missing, x_a = _exponentials(space, self.tau, self.n)
+        return pi * self.n * STEP * (x_a @ power(pi @ E, pi @ missing, self.n - 1))
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """N int [a e^{-ax} c L^{N-1} + (N-1) e^{-ax} L^{N-2} E_pi(a e^{-ax} c)] dx."""
-        E, x_a = self._kernel(space)
-        c, L = beats(space, rival), pi @ E
-        first = c * (x_a @ L ** (self.n - 1))
+        E, missing, x_a = _exponentials(space, self.tau, self.n)
+        c, L, lost = beats(space, rival), pi @ E, pi @ missing
+        first = c * (x_a @ power(L, lost, self.n - 1))
         if self.n == 1:
             return STEP * first
-        inner = (self.n - 1) * L ** (self.n - 2) * ((pi * c) @ x_a)
+        inner = (self.n - 1) * power(L, lost, self.n - 2) * ((pi * c) @ x_a)
         return self.n * STEP * (first + E @ inner)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """The largest of C / tau plus Gumbel noise."""
-        return _pick(space, pi, lambda y: space.calibrated(y) / self.tau + rng.gumbel(size=y.shape), (n, self.n), rng)
+        return pick(space, pi, lambda y: space.calibrated(y) / self.tau + rng.gumbel(size=y.shape), (n, self.n), rng)
 
 
 @lru_cache(maxsize=2)
-def _exponentials(space: Space, tau: float) -> tuple[FloatArray, FloatArray]:
-    """e^{-x a} and x a e^{-x a} [n, X] at x = e^z, z an even grid."""
+@np.errstate(under="ignore")
+def _exponentials(space: Space, tau: float, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """e^{-x a}, 1 - e^{-x a} and x a e^{-x a}, each [n, X], at x = e^z, z an even grid."""
     s = (space.C - space.C.max()) / tau  # a = e^s <= 1: only ratios count
-    z = np.arange(-40.0, 4.0 - s.min() + STEP, STEP)
+    z = np.arange(-40.0 - STEP * np.ceil(np.log(n) / STEP), 4.0 - s.min() + STEP, STEP)  # below lies e^{-40} of the mass
     _check_size("SoftBestOfN", "tau", tau, space.size * z.size)
     xa = np.exp(np.minimum(z[None, :] + s[:, None], 700.0))
     E = np.exp(-xa)
-    return frozen(E), frozen(xa * E)
+    return frozen(E), frozen(-np.expm1(-xa)), frozen(xa * E)
 
 
 def _check_size(where: str, argument: str, value: float, entries: int) -> None:
-    """Responses times nodes of the trapezoidal rule: what is kept in memory, twice."""
+    """Responses times nodes of the trapezoidal rule: what is kept in memory, three times."""
     if entries > MAX_ENTRIES:
         wanted = f"be large enough for {MAX_ENTRIES} responses times nodes (else take BestOfN, its limit)"
         fail(where, argument, wanted, f"{value:g}: {entries} of them")
@@ -89,7 +90,11 @@ def _check_size(where: str, argument: str, value: float, entries: int) -> None:
 
 @dataclass(frozen=True)
 class NoisyBestOfN:
-    """Draw N, return the one with the largest C(y) + sigma eps, eps standard normal, new for each. Args: n >= 1, sigma > 0."""
+    """Draw N, return the one with the largest C(y) + sigma eps, eps standard normal, new for each. Args: n >= 1, sigma > 0.
+
+    Exactness: rounding, up to the largest N: the largest of N normals varies by sigma / sqrt(2 log N), and the nodes of the
+    integral get as much closer, so that its error stays below 1e-14. Cost: O(Y sqrt(log N) (1 + 1/sigma)).
+    """
 
     n: int
     sigma: float
@@ -99,35 +104,40 @@ class NoisyBestOfN:
         as_count("NoisyBestOfN", "n", self.n, high=MAX_N)
         as_real("NoisyBestOfN", "sigma", self.sigma, 1e-3, 1e6)
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """The integral of the module's head."""
-        below, density = _noise(space, self.sigma)  # P(s <= s_k | y), density of s_k times the step: [n, S]
-        return pi * self.n * (density @ (pi @ below) ** (self.n - 1))
+        below, above, density = _noise(space, self.sigma, self.n)
+        return pi * self.n * (density @ power(pi @ below, pi @ above, self.n - 1))
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """N int [phi c G^{N-1} + (N-1) Phi G^{N-2} E_pi(phi c)] ds."""
-        below, density = _noise(space, self.sigma)
-        c, G = beats(space, rival), pi @ below
-        first = c * (density @ G ** (self.n - 1))
+        below, above, density = _noise(space, self.sigma, self.n)
+        c, G, rest = beats(space, rival), pi @ below, pi @ above
+        first = c * (density @ power(G, rest, self.n - 1))
         if self.n == 1:
             return first
-        inner = (self.n - 1) * G ** (self.n - 2) * ((pi * c) @ density)
+        inner = (self.n - 1) * power(G, rest, self.n - 2) * ((pi * c) @ density)
         return self.n * (first + below @ inner)
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """The largest noisy reward."""
-        return _pick(space, pi, lambda y: space.calibrated(y) + self.sigma * rng.normal(size=y.shape), (n, self.n), rng)
+        return pick(space, pi, lambda y: space.calibrated(y) + self.sigma * rng.normal(size=y.shape), (n, self.n), rng)
 
 
 @lru_cache(maxsize=2)
-def _noise(space: Space, sigma: float) -> tuple[FloatArray, FloatArray]:
-    """Phi((s - C) / sigma), and phi((s - C) / sigma) / sigma times the step, at an even grid of s: [n, S]."""
+@np.errstate(under="ignore")
+def _noise(space: Space, sigma: float, n: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """P(s <= s_k | y), P(s > s_k | y), and the density of s_k times the step, at an even grid of s: [n, S] each."""
     from scipy.special import ndtr
 
-    half = int(np.ceil((0.5 / sigma + 9.0) / NOISE_STEP))
+    step = NOISE_STEP / np.sqrt(1.0 + 5.0 * np.log(n))
+    half = int(np.ceil((0.5 / sigma + 9.0) / step))
     _check_size("NoisyBestOfN", "sigma", sigma, space.size * (2 * half + 1))
-    z = (0.5 - space.C[:, None]) / sigma + NOISE_STEP * np.arange(-half, half + 1)[None, :]
-    return frozen(ndtr(z)), frozen(np.exp(-0.5 * z * z) * (NOISE_STEP / np.sqrt(2 * np.pi)))
+    z = (0.5 - space.C[:, None]) / sigma + step * np.arange(-half, half + 1)[None, :]
+    return frozen(ndtr(z)), frozen(ndtr(-z)), frozen(np.exp(-0.5 * z * z) * (step / np.sqrt(2 * np.pi)))
 
 
 @record
@@ -149,41 +159,42 @@ class ProxyBestOfN:
         object.__setattr__(self, "proxy", as_floats("ProxyBestOfN", "proxy", proxy, "Y", (None,)))
         object.__setattr__(self, "order", ordered(self.proxy[None]))
 
-    def _ranks(self, space: Space, pi: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(mass at or below, mass at) each response's proxy reward."""
+    def _ranks(self, space: Space, pi: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(mass at or below, mass at, mass above) each response's proxy reward."""
         if not isinstance(space, Responses) or space.size != self.proxy.size:
             fail("ProxyBestOfN", "space", f"be Responses with Y = {self.proxy.size}", f"{type(space).__name__} of {space.size}")
         found = ranks(self.proxy[None], np.ascontiguousarray(pi)[None], self.order)
-        return found.below[0] + found.mass[0], found.mass[0]
+        return found.below[0] + found.mass[0], found.mass[0], found.above[0]
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi(y) (P_l^N - P_{l-1}^N) / p_l over the proxy's levels l."""
-        upper, mass = self._ranks(space, pi)
-        return pi * _power_ratio(upper, mass, self.n)
+        return pi * power_ratio(*self._ranks(space, pi), self.n)
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """sum_{l >= m} [d A_l / d p_m] cbar_l + (A_m / p_m) (c - cbar_m), cbar_l the mean of c within level l under pi.
 
         A level without mass takes the mean of c over its responses.
         """
-        c, (upper, mass) = beats(space, rival), self._ranks(space, pi)
+        c, (upper, mass, above) = beats(space, rival), self._ranks(space, pi)
         _, level = np.unique(self.proxy, return_inverse=True)
         n_levels = int(level.max()) + 1
-        P, p = np.zeros(n_levels), np.zeros(n_levels)
-        P[level], p[level] = upper, mass
+        slope, p = np.zeros(n_levels), np.zeros(n_levels)
+        slope[level], p[level] = self.n * power(upper, above, self.n - 1), mass
         total, count = np.bincount(level, pi * c, n_levels), np.bincount(level, minlength=n_levels)
         plain = np.bincount(level, c, n_levels) / count
         mean = np.where(p > 0.0, total / np.where(p > 0.0, p, 1.0), plain)
-        slope = self.n * P ** (self.n - 1)
         # d A_l / d p_m = slope_l for l = m and slope_l - slope_{l-1} for l > m
         steps = slope[:-1] * np.diff(mean)
         base = slope[-1] * mean[-1] - np.append(np.cumsum(steps[::-1])[::-1], 0.0)
-        return base[level] + _power_ratio(upper, mass, self.n) * (c - mean[level])
+        return base[level] + power_ratio(upper, mass, above, self.n) * (c - mean[level])
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """The largest proxy reward."""
         self._ranks(space, pi)
-        return _pick(space, pi, lambda y: self.proxy[y], (n, self.n), rng)
+        return pick(space, pi, lambda y: self.proxy[y], (n, self.n), rng)
 
 
 @record
@@ -208,8 +219,9 @@ class MajorityVote:
         if given.ndim != 1 or given.size == 0:
             fail(where, "answers", "be [Y] classes, or the ends of intervals", f"shape {given.shape}")
         if given.dtype.kind in "iu":
-            if set(given.tolist()) != set(range(int(given.max()) + 1)):
-                fail(where, "answers", "number the classes 0, 1, .. without gaps", sorted(set(given.tolist()))[:8])
+            classes = np.unique(given)
+            if classes[0] != 0 or classes[-1] != classes.size - 1:
+                fail(where, "answers", "number the classes 0, 1, .. without gaps", classes[:8].tolist())
         else:
             given = as_floats(where, "answers", given, "K-1", (None,))
             if (np.diff(np.concatenate([[0.0], given, [1.0]])) <= 0.0).any():
@@ -240,16 +252,14 @@ class MajorityVote:
 
     def _vote(self, m: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(w [K] = P(class k wins), [K, K] = d w_k / d m_j) for class masses m."""
-        counts, weight, share = counts_of(self.n, self.n_classes)
-        powers = m[None, :] ** counts  # 0^0 = 1
-        term = weight * powers.prod(axis=1)
+        counts, share = counts_of(self.n, self.n_classes)
         jacobian = np.empty((m.size, m.size))
-        for j in range(m.size):
-            rest = np.delete(powers, j, axis=1).prod(axis=1)
-            slope = counts[:, j] * m[j] ** np.maximum(counts[:, j] - 1, 0)
-            jacobian[:, j] = share.T @ (weight * rest * slope)
-        return share.T @ term, jacobian
+        for j in range(m.size):  # d/dm_j: the draw that came from class j is given, n of them may be it
+            some = counts[:, j] > 0
+            jacobian[:, j] = self.n * share[some].T @ multinomial(counts[some] - (np.arange(m.size) == j), m)
+        return share.T @ multinomial(counts, m), jacobian
 
+    @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
         """pi(y) w_k / m_k."""
         k = self.classes(space)
@@ -257,6 +267,7 @@ class MajorityVote:
         w, _ = self._vote(m)
         return pi * np.where(m > 0.0, w / np.where(m > 0.0, m, 1.0), 0.0)[k]
 
+    @np.errstate(under="ignore")
     def reward(self, space: Space, pi: FloatArray, rival: FloatArray) -> FloatArray:
         """sum_j cbar_j dw_j/dm_k + (w_k / m_k) (c - cbar_k), cbar_k the mean of c within class k under pi."""
         k, c = self.classes(space), beats(space, rival)
@@ -267,29 +278,63 @@ class MajorityVote:
         each = np.where(m > 0.0, w / np.where(m > 0.0, m, 1.0), np.diag(jacobian))
         return (mean @ jacobian)[k] + each[k] * (c - mean[k])
 
+    @np.errstate(under="ignore")
     def simulate(self, space: Space, pi: FloatArray, n: int, rng: np.random.Generator) -> np.ndarray:
         """Count the votes, break ties at random, return the first draw of the class that won."""
-        drawn = space.sample(pi, (n, self.n), rng)
-        k = self.classes(space, drawn)
-        votes = (k[:, :, None] == np.arange(self.n_classes)).sum(axis=1)
-        leads = votes == votes.max(axis=1, keepdims=True)
-        winner = np.where(leads, rng.random(leads.shape), -1.0).argmax(axis=1)
-        return np.take_along_axis(drawn, (k == winner[:, None]).argmax(axis=1)[:, None], axis=1)[:, 0]
+
+        def vote(rows: int) -> np.ndarray:
+            drawn = space.sample(pi, (rows, self.n), rng)
+            k = self.classes(space, drawn)
+            votes = (k[:, :, None] == np.arange(self.n_classes)).sum(axis=1)
+            leads = votes == votes.max(axis=1, keepdims=True)
+            winner = np.where(leads, rng.random(leads.shape), -1.0).argmax(axis=1)
+            return np.take_along_axis(drawn, (k == winner[:, None]).argmax(axis=1)[:, None], axis=1)[:, 0]
+
+        return in_chunks(vote, n, self.n * self.n_classes)
 
 
 @lru_cache(maxsize=32)
-def counts_of(n: int, classes: int) -> tuple[np.ndarray, FloatArray, FloatArray]:
-    """All counts [M, K] of n votes, their multinomial coefficients [M], and the share of each class in winning [M, K]."""
-    from math import comb, lgamma
+def counts_of(n: int, classes: int) -> tuple[np.ndarray, FloatArray]:
+    """All counts [M, K] of n votes, and the share of each class in winning [M, K]."""
+    from math import comb
 
     if comb(n + classes - 1, classes - 1) > MAX_COUNTS:
         fail("MajorityVote", "n", f"give at most {MAX_COUNTS} counts over {classes} classes", f"n = {n}")
     rows = [[n]] if classes == 1 else _compositions(n, classes)
     counts = np.array(rows, dtype=np.int64)
-    table = np.array([lgamma(i + 1.0) for i in range(n + 1)])
-    weight = np.rint(np.exp(table[n] - table[counts].sum(axis=1))) if n <= 15 else np.exp(table[n] - table[counts].sum(axis=1))
     leads = counts == counts.max(axis=1, keepdims=True)
-    return frozen(counts), frozen(weight), frozen(leads / leads.sum(axis=1, keepdims=True))
+    return frozen(counts), frozen(leads / leads.sum(axis=1, keepdims=True))
+
+
+@np.errstate(under="ignore")
+def multinomial(counts: np.ndarray, m: FloatArray) -> FloatArray:
+    """[M] probabilities n! prod_k m_k^{c_k} / c_k! of counts c [M, K] of n draws, whatever n.
+
+    By Stirling's formula with its remainder (Loader 2000): log p = delta(n) - sum delta(c_k) + log(2 pi n) / 2 - sum_{c_k > 0}
+    log(2 pi c_k) / 2 - sum [c_k log(c_k / (n m_k)) - c_k + n m_k], in which no term of size n cancels.
+    """
+    n = int(counts[0].sum())
+    rest, half = _stirling(n)
+    expected = n * m
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
+        d = (counts - expected) / np.where(expected > 0.0, expected, 1.0)
+        apart = np.where(counts > 0, counts * np.log1p(d), 0.0) - (counts - expected)
+        apart = np.where(expected > 0.0, apart, np.where(counts > 0, np.inf, 0.0))
+        return np.exp(rest[n] + half[n] - (rest[counts] + half[counts] + apart).sum(axis=1))
+
+
+@lru_cache(maxsize=8)
+def _stirling(n: int) -> tuple[FloatArray, FloatArray]:
+    """delta(k) = log k! - log(sqrt(2 pi k) (k / e)^k) and log(2 pi k) / 2, both 0 at 0, for k = 0 .. n."""
+    from math import lgamma, log, pi
+
+    k = np.arange(1.0, n + 1.0)
+    half = 0.5 * np.log(2.0 * np.pi * k)
+    square = k * k
+    rest = (1 / 12 - (1 / 360 - (1 / 1260 - (1 / 1680 - (1 / 1188) / square) / square) / square) / square) / k
+    for i in range(1, min(n, 15) + 1):  # the series is exact above
+        rest[i - 1] = lgamma(i + 1.0) - (i * log(i) - i + 0.5 * log(2.0 * pi * i))
+    return frozen(np.append(0.0, rest)), frozen(np.append(0.0, half))
 
 
 def _compositions(n: int, parts: int) -> np.ndarray:

@@ -15,6 +15,7 @@ array of values [n]; so win rates, KL divergences and tilts are the same sums on
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
@@ -28,6 +29,7 @@ from mdpsim.records import record
 ORDER = 16  # Gauss-Legendre nodes in a panel
 EDGE = 4  # end panels start at 2^-EDGE
 DEPTH = 56  # and reach to 2^-DEPTH, below the spacing of float64 at 1
+HALVINGS = 18  # of a step between nodes, in the search for jumps
 STRIDE = 2  # octaves that one end panel covers
 
 
@@ -75,19 +77,23 @@ class Responses:
         return self.ranks(self.pi_ref)
 
     @cached_property
+    @np.errstate(under="ignore")
     def C(self) -> FloatArray:
         """[Y] P(z < y) + 1/2 P(z ties with y), z ~ pi_ref."""
         return frozen(self._reference.below + 0.5 * self._reference.mass)
 
     @cached_property
+    @np.errstate(under="ignore")
     def D(self) -> FloatArray:
         """[Y] 1 - C, summed from the other end."""
         return frozen(self._reference.above + 0.5 * self._reference.mass)
 
+    @np.errstate(under="ignore")
     def ranks(self, pi: FloatArray) -> Ranks:
         """Mass below, at and above each response's reward: [Y] each."""
         return Ranks(*(x[0] for x in ranks(self.r[None], np.ascontiguousarray(pi)[None], self.order)))
 
+    @np.errstate(under="ignore")
     def climb(self, slope: FloatArray, rival: FloatArray) -> FloatArray:
         """[Y] int slope dC_rival: at level m the sum over lower levels l of slope_l (t_l + t_{l+1}) / 2.
 
@@ -100,10 +106,26 @@ class Responses:
         out[sequence] = np.append(0.0, np.cumsum(rise))
         return out
 
+    @np.errstate(under="ignore")
     def sample(self, pi: FloatArray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Indices of draws from pi."""
         sums = np.cumsum(pi)
         return sums.searchsorted(rng.random(shape) * sums[-1], side="right").clip(max=self.size - 1)
+
+    @np.errstate(under="ignore")
+    def sample_top(self, pi: FloatArray, log_rank: np.ndarray, rng: np.random.Generator, lowest: bool = False) -> np.ndarray:
+        """Indices of the responses at given quantiles of pi, as logarithms: from the top down, or from the lowest up.
+
+        Where responses tie, one of the level by its mass: so the largest of N draws is at U^{1/N}, ties at random.
+        """
+        order = self.order[0] if lowest else self.order[0, ::-1]
+        r, sums = self.r[order], np.cumsum(pi[order])
+        heads = np.flatnonzero(np.append(True, r[1:] != r[:-1]))
+        ends = np.append(heads[1:], self.size)
+        bounds = np.append(0.0, sums[ends - 1])
+        level = sums[ends - 1].searchsorted(-np.expm1(log_rank) * sums[-1], side="right").clip(max=heads.size - 1)
+        at = bounds[level] + rng.random(level.shape) * (bounds[level + 1] - bounds[level])
+        return order[sums.searchsorted(at, side="right").clip(heads[level], ends[level] - 1)]
 
     def rewards(self, drawn: np.ndarray) -> np.ndarray:
         """What draws are compared by."""
@@ -152,6 +174,15 @@ def _edges(depth: int, breaks: tuple[float, ...], pieces: int) -> tuple[FloatArr
     return np.array(spans), np.array(kinds)
 
 
+def check_breaks(where: str, breaks: object) -> None:
+    """Guard a tuple of points in (0, 1)."""
+    if not isinstance(breaks, tuple):
+        fail(where, "breaks", "be a tuple", repr(breaks))
+    for b in breaks:
+        if not 0.0 < as_real(where, "breaks", b, -1e300, 1e300) < 1.0:
+            fail(where, "breaks", "lie in (0, 1)", b)
+
+
 @record
 @dataclass(frozen=True, eq=False)
 class QuantileScale:
@@ -175,14 +206,11 @@ class QuantileScale:
     v: FloatArray = field(init=False, repr=False)
     pi_ref: FloatArray = field(init=False, repr=False)
 
+    @np.errstate(under="ignore")
     def __post_init__(self) -> None:
         as_count("QuantileScale", "depth", self.depth, low=8, high=1000)
-        as_count("QuantileScale", "pieces", self.pieces, high=64)
-        if not isinstance(self.breaks, tuple):
-            fail("QuantileScale", "breaks", "be a tuple", repr(self.breaks))
-        for b in self.breaks:
-            if not 0.0 < as_real("QuantileScale", "breaks", b, -1e300, 1e300) < 1.0:
-                fail("QuantileScale", "breaks", "lie in (0, 1)", b)
+        as_count("QuantileScale", "pieces", self.pieces, high=1000)
+        check_breaks("QuantileScale", self.breaks)
         x, w, _, _ = _rule(ORDER)
         spans, kinds = _edges(self.depth, tuple(self.breaks), self.pieces)
         low, width = spans[:, :1], np.diff(spans, axis=1)
@@ -221,8 +249,13 @@ class QuantileScale:
 
     def halved(self) -> QuantileScale:
         """The same with every panel cut in two."""
-        return QuantileScale(self.breaks, self.depth, 2 * self.pieces)
+        return self.cut(2)
 
+    def cut(self, k: int) -> QuantileScale:
+        """The same with every panel cut in k."""
+        return QuantileScale(self.breaks, self.depth, k * self.pieces)
+
+    @np.errstate(under="ignore")
     def cumulate(self, mass: FloatArray) -> FloatArray:
         """[n] mass up to each node."""
         _, _, up, _ = _rule(ORDER)
@@ -230,6 +263,7 @@ class QuantileScale:
         start = np.cumsum(panels.sum(axis=1))
         return (np.append(0.0, start[:-1])[:, None] + panels @ up.T).reshape(-1)
 
+    @np.errstate(under="ignore")
     def ranks(self, pi: FloatArray) -> Ranks:
         """F and 1 - F at each node, each summed from its own end; no level has mass."""
         _, _, up, down = _rule(ORDER)
@@ -240,15 +274,25 @@ class QuantileScale:
         above = np.append(end[1:], 0.0)[:, None] + panels @ down.T
         return Ranks(below.reshape(-1).clip(min=0.0), np.zeros(self.size), above.reshape(-1).clip(min=0.0))
 
+    @np.errstate(under="ignore")
     def climb(self, slope: FloatArray, rival: FloatArray) -> FloatArray:
         """[n] int_0^u slope dT, T the CDF of the law ``rival``: by how much the chance to beat it rises."""
         return self.cumulate(slope * rival)
 
+    @np.errstate(under="ignore")
     def sample(self, pi: FloatArray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Draws u from pi, by linear interpolation of its CDF between the nodes."""
         below = self.ranks(pi).below
         keep = np.append(True, np.diff(np.maximum.accumulate(below)) > 0.0)
         return np.interp(rng.random(shape) * below[-1], below[keep], self.u[keep])
+
+    @np.errstate(under="ignore")
+    def sample_top(self, pi: FloatArray, log_rank: np.ndarray, rng: np.random.Generator, lowest: bool = False) -> np.ndarray:
+        """u at given quantiles of pi, as logarithms: from the top down, or from the lowest up (no draw is needed: no ties)."""
+        found = self.ranks(pi)
+        mass, u = (found.below, self.u) if lowest else (found.above[::-1], self.u[::-1])
+        keep = np.append(True, np.diff(np.maximum.accumulate(mass)) > 0.0)
+        return np.interp(-np.expm1(log_rank), mass[keep], u[keep])
 
     def rewards(self, drawn: np.ndarray) -> np.ndarray:
         """What draws are compared by."""
@@ -266,3 +310,43 @@ Space = Responses | QuantileScale
 def quantile_scale(breaks: tuple[float, ...] = (), depth: int = DEPTH, pieces: int = 1) -> QuantileScale:
     """A QuantileScale, made once."""
     return QuantileScale(tuple(sorted(breaks)), depth, pieces)
+
+
+@np.errstate(under="ignore")
+def jumps(function: Callable[[FloatArray, FloatArray], FloatArray], space: QuantileScale) -> str | None:
+    """Where a function of (u, 1 - u) jumps within panels of a scale, in words; None where every panel resolves it.
+
+    The panels interpolate by polynomials of degree 15, and one of those that varies by V over a panel of length 1 is nowhere
+    steeper than 15^2 V (Markov). So the larger half of each step between two nodes is followed down to 2^-18 of it, and what
+    is then steeper is a jump for the panel, as is any of more than V / 10^4. Not looked for: jumps in the first
+    panel and above 1 - 2^-30, where u itself is a grid; thin spikes between two nodes; kinks.
+    """
+    spans, kinds = _edges(space.depth, tuple(space.breaks), space.pieces)
+    seen = ((kinds == 0) & (spans[:, 1] > 1 / 16)) | (kinds == -1) | ((kinds == 1) & (spans[:, 1] > np.log(2.0**-30)))
+    low, width, kind = spans[seen, :1], np.diff(spans[seen], axis=1), kinds[seen, None]
+
+    def at(t: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(u, Phi) at places t in [0, 1] of the panels."""
+        x = low + width * t
+        near = np.where(kind == 0, x, np.exp(np.where(kind == 0, 0.0, x)))
+        u, v = np.where(kind == 1, 1.0 - near, near), np.where(kind == 1, near, 1.0 - near)
+        values = function(frozen(u.reshape(-1)), frozen(v.reshape(-1))).reshape(u.shape)
+        return u, np.maximum(values, -1e300)  # -inf is far below, not nothing
+
+    inside = np.concatenate([[1e-9], _rule(ORDER)[0], [1.0 - 1e-9]])
+    a, b = (np.repeat(x[None], len(low), axis=0) for x in (inside[:-1], inside[1:]))
+    (_, below), (_, above) = at(a), at(b)
+    variation = np.maximum(below, above).max(axis=1, keepdims=True) - np.minimum(below, above).min(axis=1, keepdims=True)
+    size = np.maximum(np.abs(below), np.abs(above)).max(axis=1, keepdims=True)
+    for _ in range(HALVINGS):
+        middle = 0.5 * (a + b)
+        value = at(middle)[1]
+        upper = np.abs(above - value) > np.abs(value - below)
+        a, below = np.where(upper, middle, a), np.where(upper, value, below)
+        b, above = np.where(upper, b, middle), np.where(upper, above, value)
+    step = np.abs(above - below)
+    within = (a > inside[0]) & (b < inside[-1])  # a vertical tangent at the end of a panel is no jump
+    found = within & (step > (ORDER - 1) ** 2 * variation * (b - a)) & (step > 1e-12 * size + 1e-290)
+    if not found.any():
+        return None
+    return f"jumps of {step[found].max():.3g} at most, near u = {', '.join(f'{u:.6g}' for u in at(b)[0][found][:4])}"

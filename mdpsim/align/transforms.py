@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-from mdpsim.align.spaces import DEPTH, QuantileScale, Space, quantile_scale
-from mdpsim.arrays import FloatArray, as_real, fail
+from mdpsim.align.spaces import DEPTH, QuantileScale, Space, check_breaks, jumps, quantile_scale
+from mdpsim.arrays import FloatArray, as_count, as_real, fail
 
 DEEP = 1000  # octaves towards 1 that the logit needs: its densities have heavy ends there
 
@@ -45,18 +45,51 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Function:
-    """Phi(u) of one's own. Args: function, taking arrays of quantiles in (0, 1); name, for tables and messages."""
+    """Phi(u) of one's own.
+
+    Args:
+        function: taking arrays of quantiles in (0, 1). name: for tables and messages. depth: of the quantile scale it needs.
+        breaks: quantiles in (0, 1) where it jumps or has kinks: panels of the quantile scale must end there, as those of
+            ``scale_for(function)`` do.
+        both: the same up to a constant, as a function of (u, 1 - u), for the quantile scale: near 1 u is known to 1e-16 only,
+            and a policy of KL 20 has its mass within 1e-9 of it.
+    Raises:
+        ValueError: naming the argument; when called on a quantile scale: a jump within a panel.
+    """
 
     function: Callable[[Any], Any]
     name: str = "Phi"
     depth: int = DEPTH
+    breaks: tuple[float, ...] = ()
+    both: Callable[[Any, Any], Any] | None = None
 
+    def __post_init__(self) -> None:
+        for name, given in (("function", self.function), ("both", self.both or self.function)):
+            if not callable(given):
+                fail("Function", name, "be a function of arrays", repr(given))
+        if not isinstance(self.name, str):
+            fail("Function", "name", "be a text", repr(self.name))
+        as_count("Function", "depth", self.depth, low=8, high=1000)
+        check_breaks("Function", self.breaks)
+
+    @np.errstate(under="ignore")
     def __call__(self, space: Space) -> FloatArray:
         """function(C)."""
-        with np.errstate(divide="ignore"):
-            values = np.asarray(self.function(space.C), dtype=float)
-        if values.shape != space.C.shape or np.isnan(values).any() or np.isposinf(values).any():
-            fail("Function", self.name, f"return {space.size} numbers, none NaN or +inf", f"shape {values.shape}: {values!r}")
+        if not isinstance(space, QuantileScale):
+            return self._values(space.C, space.D)
+        if isinstance(found := jumps(self._values, space), str):
+            fail("Function", self.name, "jump at its breaks only, where panels end: Function(.., breaks=(..))", found)
+        return self._values(space.C, space.D, self.both)
+
+    def _values(self, u: FloatArray, v: FloatArray, both: Callable[[Any, Any], Any] | None = None) -> FloatArray:
+        """Phi, checked."""
+        try:
+            with np.errstate(divide="ignore", under="ignore"):
+                values = np.asarray(self.function(u) if both is None else both(u, v), dtype=float)
+        except (TypeError, ValueError) as error:
+            fail("Function", self.name, "take arrays (numpy.where, not if) and return numbers", error)
+        if values.shape != u.shape or np.isnan(values).any() or np.isposinf(values).any():
+            fail("Function", self.name, f"return {u.size} numbers, none NaN or +inf", f"shape {values.shape}: {values!r}")
         return values
 
 
@@ -64,13 +97,25 @@ def _identity(u: FloatArray) -> FloatArray:
     return u
 
 
+def _identity_below_one(u: FloatArray, v: FloatArray) -> FloatArray:
+    return -v
+
+
+def _log(u: FloatArray, v: FloatArray) -> FloatArray:
+    return np.where(u < 0.5, np.log(u), np.log1p(-np.minimum(v, 0.5)))
+
+
 def _cube(u: FloatArray) -> FloatArray:
     return u**3
 
 
-IDENTITY = Function(_identity, "identity")
-LOG = Function(np.log, "log")
-CUBIC = Function(_cube, "cubic")
+def _cube_below_one(u: FloatArray, v: FloatArray) -> FloatArray:
+    return -v * (3.0 - v * (3.0 - v))  # (1 - v)^3 - 1
+
+
+IDENTITY = Function(_identity, "identity", both=_identity_below_one)
+LOG = Function(np.log, "log", both=_log)
+CUBIC = Function(_cube, "cubic", both=_cube_below_one)
 
 
 @dataclass(frozen=True)
@@ -93,6 +138,7 @@ class Exponential:
         """exp with its t."""
         return f"exp t={self.t:g}"
 
+    @np.errstate(under="ignore")
     def __call__(self, space: Space) -> FloatArray:
         """The formula above."""
         if abs(self.t) < 1e-12:
@@ -108,6 +154,7 @@ class Logit:
     name: str = "logit"
     depth: int = DEEP
 
+    @np.errstate(under="ignore")
     def __call__(self, space: Space) -> FloatArray:
         """log C - log(1 - C), each accurate at its own end; -inf and inf where C is 0 and 1 (no mass there)."""
         with np.errstate(divide="ignore"):
@@ -117,14 +164,31 @@ class Logit:
 LOGIT = Logit()
 
 
-def scale_for(transform: Transform, breaks: tuple[float, ...] = ()) -> QuantileScale:
-    """The quantile scale that a transform needs, with panels that end at the breaks of a procedure."""
-    return quantile_scale(tuple(breaks), transform.depth)
+def scale_for(transform: Transform, breaks: tuple[float, ...] = (), given: QuantileScale | None = None) -> QuantileScale:
+    """The quantile scale that a transform needs, with panels that end at its breaks and at those of a procedure.
+
+    Where a scale is given, that one: with as many pieces, and its own breaks and depth beside those that the transform needs.
+    """
+    as_transform("scale_for", transform)
+    depth, pieces = (transform.depth, 1) if given is None else (max(transform.depth, given.depth), given.pieces)
+    every = {*breaks, *getattr(transform, "breaks", ()), *(() if given is None else given.breaks)}
+    if given is not None and depth == given.depth and every == set(given.breaks):
+        return given
+    return quantile_scale(tuple(sorted(every)), depth, pieces)
+
+
+def as_transform(where: str, x: Any, argument: str = "transform") -> Transform:
+    """Guard a transform: what can be called on a space and has a name and a depth."""
+    named = isinstance(getattr(x, "name", None), str) and isinstance(getattr(x, "depth", None), int)
+    if isinstance(x, type) or not callable(x) or not named:
+        fail(where, argument, "be a transform: IDENTITY, LOG, Function(..), .., or what has name and depth", repr(x))
+    return cast(Transform, x)
 
 
 # --- closed forms on the quantile scale ------------------------------------------------------------------------------
 
 
+@np.errstate(under="ignore")
 def identity_mean(beta: float) -> float:
     """E u of f = e^{u/beta} / Z: 1 / (1 - e^{-1/beta}) - beta; it is the win rate for N = 1."""
     b = as_real("identity_mean", "beta", beta, 1e-8, 1e8)
@@ -134,13 +198,15 @@ def identity_mean(beta: float) -> float:
     return 1.0 / -float(np.expm1(-x)) - b
 
 
+@np.errstate(under="ignore")
 def identity_kl(beta: float) -> float:
     """KL of the identity's policy: E u / beta - log(beta (e^{1/beta} - 1))."""
     b = as_real("identity_kl", "beta", beta, 1e-8, 1e8)
     x = 1.0 / b
     if x < 0.05:  # x^2/24 - x^4/960 + x^6/36288 - x^8/1382400
         return x**2 / 24.0 - x**4 / 960.0 + x**6 / 36288.0 - x**8 / 1382400.0
-    return x * (identity_mean(b) - 1.0) - float(np.log(b) + np.log(-np.expm1(-x)))
+    rest = -float(np.expm1(-x))  # E u / b - 1/b = x / (e^x - 1) - 1
+    return x * float(np.exp(-x)) / rest - 1.0 - float(np.log(b)) - float(np.log(rest))
 
 
 def best_of_n_kl(k: float) -> float:
@@ -167,6 +233,7 @@ def logit_beta(beta: float) -> tuple[float, float]:
     return 1.0 + 1.0 / weight, 1.0 - 1.0 / weight
 
 
+@np.errstate(under="ignore")
 def logit_kl(beta: float) -> float:
     """KL of Beta(a, b) with a + b = 2 to the uniform law: (a-1) (psi(a) - psi(b)) - log B(a, b), as b - 1 = -(a - 1)."""
     from scipy.special import betaln, psi
@@ -175,6 +242,7 @@ def logit_kl(beta: float) -> float:
     return float((a - 1.0) * (psi(a) - psi(b)) - betaln(a, b))
 
 
+@np.errstate(under="ignore")
 def logit_cdf(space: QuantileScale, beta: float) -> tuple[FloatArray, FloatArray]:
     """(F, 1 - F) of the logit's law at the nodes of a scale, by the incomplete Beta function, each node from its nearer end."""
     from scipy.special import betainc

@@ -2,13 +2,15 @@
 
 Rows are prompts, columns responses. ``order`` sorts each row by reward; ``level`` numbers the distinct rewards of a row from
 the lowest up. Loops that sum store nothing (kernels/_jit.py).
+
+Masses of levels are compensated sums (Neumaier): a law by ranks takes a CDF to the power N, which multiplies its rounding by N.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from mdpsim.kernels._jit import helper, kernel
+from mdpsim.kernels._jit import exact, helper, kernel
 from mdpsim.kernels._math import exp, kl_term
 
 
@@ -56,17 +58,35 @@ def interpolate(r, anchors, out):
             elif below == 0 or below == n_anchors:
                 out[i, j] = min(max(below, 0.5), n_anchors - 0.5) / n_anchors
             else:
-                share = (r[i, j] - row[below - 1]) / (row[below] - row[below - 1])
-                out[i, j] = (below - 0.5 + share) / n_anchors
+                out[i, j] = (below - 0.5 + share(row[below - 1], r[i, j], row[below])) / n_anchors
 
 
-@helper
-def block_sum(x, order, first, last):
-    """Sum of x [Y] at order[first : last]."""
-    total = 0.0
+@exact
+def share(a, x, b):
+    """(x - a) / (b - a) for a < x < b, halved first where the difference overflows."""
+    return (x - a) / (b - a) if b - a < np.inf else (0.5 * x - 0.5 * a) / (0.5 * b - 0.5 * a)
+
+
+@exact
+def add(high, low, x):
+    """(high, low) of a sum and what its rounding lost, after one more term x."""
+    total = high + x
+    part = total - high
+    return total, low + ((high - (total - part)) + (x - part))
+
+
+@exact
+def add_block(x, order, first, last, high, low):
+    """(high, low) after the terms x [Y] at order[first : last]."""
     for k in range(first, last):
-        total += x[order[k]]
-    return total
+        high, low = add(high, low, x[order[k]])
+    return high, low
+
+
+@exact
+def rounded(high, low):
+    """The value of a compensated sum."""
+    return high + low
 
 
 @helper
@@ -82,26 +102,31 @@ def block_end(r, order, first):
 def level_sums(r, p, order, below, mass, above):
     """For each response of each row: the mass of p [X, Y] strictly below its reward, at it, and strictly above it.
 
-    Sums run from the nearer end, so that the small ones are accurate relative to themselves. Cost: O(X Y).
+    Compensated sums from the nearer end: the small ones too are accurate to rounding, relative to themselves. Cost: O(X Y).
     """
     n = r.shape[1]
     for i in range(r.shape[0]):
-        under, first = 0.0, 0
+        high, low, first = 0.0, 0.0, 0
         while first < n:
             last = block_end(r[i], order[i], first)
-            level = block_sum(p[i], order[i], first, last)
+            under = rounded(high, low)
+            at, lost = add_block(p[i], order[i], first, last, 0.0, 0.0)
+            level = rounded(at, lost)
             for k in range(first, last):
                 below[i, order[i, k]] = under
                 mass[i, order[i, k]] = level
-            under, first = under + level, last
-        over, last = 0.0, n
+            high, low = add_block(p[i], order[i], first, last, high, low)
+            first = last
+        high, low, last = 0.0, 0.0, n
         while last > 0:
             first = last - 1
             while first > 0 and r[i, order[i, first - 1]] == r[i, order[i, last - 1]]:
                 first -= 1
+            over = rounded(high, low)
             for k in range(first, last):
                 above[i, order[i, k]] = over
-            over, last = over + mass[i, order[i, first]], first
+            high, low = add_block(p[i], order[i], first, last, high, low)
+            last = first
 
 
 @kernel

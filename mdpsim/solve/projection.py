@@ -26,6 +26,8 @@ from mdpsim.solve.sequence import fit_moments, kl
 
 Direction = Literal["forward", "reverse"]
 SWEEPS, STILL = 20_000, 1e-13
+PATIENCE = 60
+SAME = 1e-15  # divergences that differ by less are one
 MAX_CELLS = 2**22
 
 
@@ -44,6 +46,7 @@ class Projection(NamedTuple):
     found: FloatArray
 
 
+@np.errstate(under="ignore")
 def project_markov(
     p: ArrayLike, direction: Direction, *, order: int = 0, restarts: int = 50, rng: np.random.Generator | int = 0
 ) -> Projection:
@@ -51,10 +54,12 @@ def project_markov(
 
     Args:
         p: [V] * L law of the sequences. direction: "forward", KL(p || q), or "reverse", KL(q || p).
-        order: k in [0, L - 1]. restarts, rng: random starts of the reverse projection; the forward one is added to them.
+        order: k in [0, L - 1]. restarts, rng: random starts of the reverse projection, beside the forward one. With none of
+            them the forward projection's own end is returned: for a symmetric law it may be a saddle.
     Returns:
         Projection: pi of p's shape, kl, residual, found.
-    Exactness: forward: closed form. Reverse: a fixed point (residual below 1e-13 where the sweeps suffice), the best found.
+    Exactness: forward: closed form. Reverse: a fixed point (residual below 1e-13 where the sweeps suffice), the best found;
+        where a minimum has just split in two KL is flat, and tells the tables to 1e-3 only.
     Cost: forward O(L V^L); reverse that times the sweeps and starts.
     Raises:
         ValueError: naming the argument; a reverse projection of a law with zeros (KL(q || p) is infinite but on a face).
@@ -74,10 +79,11 @@ def project_markov(
     ]
     ends = [_descend(start, log_p, k) for start in starts]
     values = np.array([_divergence(q, law) for q, _ in ends])
-    best = int(values.argmin())
+    best = min(np.flatnonzero(values <= values.min() + SAME), key=lambda i: ends[i][1])  # of equals the stillest
     return Projection(frozen(ends[best][0]), float(values[best]), ends[best][1], frozen(np.sort(values)))
 
 
+@np.errstate(under="ignore")
 def project_softmax(
     p: ArrayLike, features: ArrayLike, direction: Direction, *, base: ArrayLike | None = None,
     restarts: int = 20, rng: np.random.Generator | int = 0,
@@ -172,17 +178,33 @@ def _product(tables: Sequence[FloatArray], k: int) -> FloatArray:
 
 
 def _descend(start: Sequence[FloatArray], log_p: FloatArray, k: int) -> tuple[FloatArray, float]:
-    """(law, residual) of coordinate descent on KL(q || p) from given tables."""
-    length, logs = log_p.ndim, [np.log(np.maximum(t, 1e-300)) for t in start]
-    moved = np.inf
-    for _ in range(SWEEPS):
-        moved = 0.0
-        for t in range(length):
-            new = _minimiser(logs, log_p, t)
-            moved = max(moved, float(np.abs(np.exp(new) - np.exp(logs[t])).max()))
-            logs[t] = new
+    """(law, residual) of coordinate descent on KL(q || p) from given tables.
+
+    Where a minimum has just split in two the sweeps converge like 1 / sqrt(their number). So where they keep a direction and a
+    rate, the limit of that geometric series is taken (Aitken) unless KL is higher there; and a start whose KL stands still for
+    ``PATIENCE`` sweeps has ended.
+    """
+    logs, before, moved, best = [np.log(np.maximum(t, 1e-300)) for t in start], np.empty(0), np.inf, np.inf
+    for sweep in range(SWEEPS):
+        old, logs = logs, list(logs)
+        for t in range(len(logs)):
+            logs[t] = _minimiser(logs, log_p, t)
+        moved = max(float(np.abs(np.exp(x) - np.exp(y)).max()) for x, y in zip(logs, old, strict=True))
         if moved <= STILL:
             break
+        if sweep % PATIENCE == PATIENCE - 1:
+            value = _reverse(logs, log_p)
+            if value > best - SAME:
+                break
+            best = value
+        step = np.concatenate([(x - y).reshape(-1) for x, y in zip(logs, old, strict=True)])
+        both = float(step @ before) if before.size else 0.0
+        rate = both / float(before @ before) if both > 0.0 else 0.0
+        if 0.5 < rate < 1.0 and both > 0.999 * float(np.linalg.norm(step) * np.linalg.norm(before)):
+            far = [_logs(x + rate / (1.0 - rate) * (x - y)) for x, y in zip(logs, old, strict=True)]
+            if _reverse(far, log_p) <= _reverse(logs, log_p) + SAME:
+                logs, step = far, np.empty(0)
+        before = step
     return _product([np.exp(x) for x in logs], k), moved
 
 
@@ -199,5 +221,18 @@ def _minimiser(logs: Sequence[FloatArray], log_p: FloatArray, t: int) -> FloatAr
     outside = tuple(i for i in range(length) if not t + 1 - logs[t].ndim <= i <= t)
     mass, cost = weight.sum(axis=outside), (weight * later).sum(axis=outside)
     x = np.where(mass > 0.0, -cost / np.where(mass > 0.0, mass, 1.0), 0.0)
+    return _logs(x)
+
+
+def _logs(x: FloatArray) -> FloatArray:
+    """x less the logarithm of the sum of e^x along the last axis."""
     x = x - x.max(axis=-1, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def _reverse(logs: Sequence[FloatArray], log_p: FloatArray) -> float:
+    """KL(q || p) of the tables log q."""
+    log_q = np.zeros(log_p.shape)
+    for t, table in enumerate(logs):
+        log_q = log_q + _spread(table, t, log_p.ndim)
+    return float((np.exp(log_q) * (log_q - log_p)).sum())

@@ -79,6 +79,7 @@ class Weighted(NamedTuple):
     log_Z: float
 
 
+@np.errstate(under="ignore")
 def tilt(pi0: ArrayLike, r: ArrayLike, beta: float) -> Posterior:
     """The posterior pi0 e^{r / beta} / Z: the optimum of E_pi r - beta KL(pi || pi0).
 
@@ -114,6 +115,7 @@ def tilt(pi0: ArrayLike, r: ArrayLike, beta: float) -> Posterior:
     return Posterior(frozen(pi[0, 0]), frozen(log_pi), log_Z, best if full else best + weight * log_mass)
 
 
+@np.errstate(under="ignore")
 def condition(pi0: ArrayLike, b: ArrayLike) -> Posterior:
     """The posterior pi0 b / Z of a constraint, Z = P(b) the acceptance probability of rejection sampling.
 
@@ -139,6 +141,7 @@ def condition(pi0: ArrayLike, b: ArrayLike) -> Posterior:
         return Posterior(frozen(pi), frozen(np.log(pi)), float(np.log(mass)), float(np.log(mass)))
 
 
+@np.errstate(under="ignore")
 def fit_moments(pi0: ArrayLike, features: ArrayLike, moments: ArrayLike, *, tol: float = 1e-10) -> MomentFit:
     """The law closest to the prior, in KL(. || pi0), whose features have the given means.
 
@@ -186,6 +189,7 @@ def fit_moments(pi0: ArrayLike, features: ArrayLike, moments: ArrayLike, *, tol:
     return MomentFit(frozen(pi), frozen(scaled), float(log_z + scaled @ goal), float(np.abs(p @ g * width).max()), steps)
 
 
+@np.errstate(under="ignore")
 def elbo(pi: ArrayLike, pi0: ArrayLike, r: ArrayLike, beta: float) -> float:
     """The objective E_pi r - beta KL(pi || pi0) = beta log Z - beta KL(pi || pi*): an evidence lower bound.
 
@@ -217,6 +221,7 @@ def kl(p: ArrayLike, q: ArrayLike) -> float:
     return float(rows[0, 0])
 
 
+@np.errstate(under="ignore")
 def rejection_sample(pi0: ArrayLike, accept: ArrayLike, n: int, rng: np.random.Generator | int) -> Accepted:
     """n exact draws of the law pi0 accept / Z: propose x ~ pi0, keep it with probability accept[x].
 
@@ -251,6 +256,7 @@ def rejection_sample(pi0: ArrayLike, accept: ArrayLike, n: int, rng: np.random.G
     return Accepted(frozen(np.concatenate(found)[:count]), frozen(np.diff(np.concatenate(at)[:count], prepend=0)))
 
 
+@np.errstate(under="ignore")
 def importance_sample(pi0: ArrayLike, r: ArrayLike, beta: float, n: int, rng: np.random.Generator | int) -> Weighted:
     """n draws of the prior with self-normalised weights proportional to e^{r / beta}: estimates of the posterior's means.
 
