@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mdpsim.kernels import checks
-from mdpsim.kernels._jit import expanded
+from mdpsim.kernels._cache import expanded
 from mdpsim.memory import lent
 
 FloatArray = NDArray[np.float64]

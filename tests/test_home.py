@@ -15,7 +15,7 @@ import pytest
 from conftest import Finished
 from mdpsim import Store
 from mdpsim.arrays import as_path
-from mdpsim.kernels import _jit
+from mdpsim.kernels import _cache, _jit
 
 NOBODY = 54321  # no entry in the password file
 IMPORT = "import mdpsim; from mdpsim.kernels import _jit; print(_jit.CACHE_DIRECTORY)"
@@ -78,16 +78,16 @@ def test_an_empty_home_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     for value in ("", None):
         monkeypatch.setenv("HOME", value) if value is not None else monkeypatch.delenv("HOME")
-        assert _jit.home() == "/home/me"
-        assert next(_jit._bases()) == "/home/me/.cache/mdpsim"
+        assert _cache.home() == "/home/me"
+        assert next(_cache._bases()) == "/home/me/.cache/mdpsim"
     monkeypatch.setenv("HOME", "somewhere")  # a relative one is no home either
-    assert _jit.home() is None
-    assert next(_jit._bases()) is None
+    assert _cache.home() is None
+    assert next(_cache._bases()) is None
     monkeypatch.setenv("HOME", "/root/x")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # its specification has them ignored
-    assert next(_jit._bases()) == "/root/x/.cache/mdpsim"
+    assert next(_cache._bases()) == "/root/x/.cache/mdpsim"
     monkeypatch.setenv("MDPSIM_CACHE_DIR", "~/kernels")
-    assert next(_jit._bases()) == "/root/x/kernels"
+    assert next(_cache._bases()) == "/root/x/kernels"
 
 
 def test_a_relative_cache_stays_where_it_was(root: Path, tmp_path: Path) -> None:

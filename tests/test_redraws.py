@@ -67,8 +67,7 @@ def test_draws_that_are_hardly_ever_accepted() -> None:
 
 def test_rejection_without_a_limit_needs_a_policy_that_reaches_the_threshold() -> None:
     space, rng = Responses([0.0, 1.0], [0.5, 0.5]), np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"Rejection: pi must reach the threshold 0.6 3 times in 1e\+09 draws; got prob"):
-        Rejection(0.6).simulate(space, np.array([1.0 - 1e-12, 1e-12]), 3, rng)
+    assert (Rejection(0.6).simulate(space, np.array([1.0 - 1e-12, 1e-12]), 3, rng) == 1).all()  # not one by one
     assert (Rejection(0.6).simulate(space, np.array([0.9, 0.1]), 50, rng) == 1).all()
     with pytest.raises(ValueError, match="rejection_sample: accept must accept often enough"):
         rejection_sample([0.5, 0.5], [1e-12, 0.0], 1, 0)

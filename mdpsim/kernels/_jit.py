@@ -6,8 +6,7 @@ the text of every file in this folder, the numba and llvmlite versions, the CPU 
 host's, where NUMBA_CPU_NAME and NUMBA_CPU_FEATURES name no other), and numba's options. An edit anywhere in ``kernels/``
 starts a fresh directory.
 
-The base directory is ``$MDPSIM_CACHE_DIR``, else ``$NUMBA_CACHE_DIR`` (a leading ~ is the home directory), else the user's
-cache directory; where none can be written, or there is no home, a directory in the system's temporary folder.
+Where that directory lies, and whom it may belong to, says ``_cache``.
 
 Callees are inlined, always. A callee that LLVM leaves as a function is there twice, as it was compiled for itself and as it
 came out within the kernel, with sums in another order where reassociation is allowed; a process that compiles runs the one, a
@@ -21,10 +20,8 @@ then added in another order, and its last bits depend on where the arrays happen
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -33,6 +30,8 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 from numba.core import codegen, config, event
+
+from mdpsim.kernels._cache import ForgivingCache, private_directory
 
 # Never True: nnan and ninf would make isnan and isinf lie.
 FASTMATH = frozenset({"contract", "reassoc", "nsz", "arcp"})
@@ -65,53 +64,7 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
-def home() -> str | None:
-    """The user's home directory; None where there is none (in a container, a user without an entry in the password file)."""
-    found = os.environ.get("HOME")
-    if not found and os.name == "nt":
-        found = os.path.expanduser("~")
-    elif not found:
-        try:
-            import pwd
-
-            found = pwd.getpwuid(os.getuid()).pw_dir
-        except (ImportError, KeyError):
-            return None
-    return found if os.path.isabs(found) else None
-
-
-def expanded(path: str) -> str | None:
-    """A path with the home directory in the place of its leading ~; None where that is asked for and there is none."""
-    if path[:1] == "~" and path[1:2] in ("", os.sep):
-        own = home()
-        return own and os.path.join(own, path[2:])
-    return os.path.expanduser(path)  # ~somebody
-
-
-def _bases() -> Iterator[str | None]:
-    """Where compiled kernels may lie, best first; None for what is not known here. $XDG_CACHE_HOME counts if it is absolute."""
-    if named := os.environ.get("MDPSIM_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR"):
-        yield expanded(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or ""
-    yield os.path.join(cache, "mdpsim") if os.path.isabs(cache) else expanded(os.path.join("~", ".cache", "mdpsim"))
-    with suppress(OSError):  # no temporary directory that can be written
-        yield os.path.join(tempfile.gettempdir(), f"mdpsim-{os.getuid() if hasattr(os, 'getuid') else 'user'}")
-
-
-def _cache_directory() -> str:
-    """The first base directory that can be written, with the fingerprint below it."""
-    for base in filter(None, _bases()):
-        try:
-            path = Path(os.path.abspath(base)) / f"kernels-{fingerprint()}"  # a measure may change the working directory
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(path, os.W_OK):
-            return str(path)
-    raise OSError("mdpsim: no directory for compiled kernels can be written; set MDPSIM_CACHE_DIR to one that can")
-
-
-CACHE_DIRECTORY = _cache_directory()
+CACHE_DIRECTORY = private_directory(f"kernels-{fingerprint()}")
 
 
 def _compile(function: Callable[..., Any], fastmath: Any, **options: Any) -> Any:
@@ -120,7 +73,10 @@ def _compile(function: Callable[..., Any], fastmath: Any, **options: Any) -> Any
     config.CACHE_DIR = CACHE_DIRECTORY
     try:
         flags = set(fastmath) if fastmath else False
-        return numba.njit(cache=True, error_model="numpy", fastmath=flags, **options)(function)
+        dispatcher = numba.njit(cache=True, error_model="numpy", fastmath=flags, **options)(function)
+        if not config.DISABLE_JIT:
+            dispatcher._cache = ForgivingCache(function)
+        return dispatcher
     finally:
         config.CACHE_DIR = before
 
