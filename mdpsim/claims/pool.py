@@ -104,10 +104,12 @@ class Pool:
         context = multiprocessing.get_context(method)
         with _environment(dict.fromkeys(THREAD_VARIABLES, "1")):
             if method == "forkserver":
-                from multiprocessing import forkserver
+                from multiprocessing import forkserver, resource_tracker
 
+                resource_tracker.ensure_running()  # before Ctrl-C is held back: it ends by letting it through
                 context.set_forkserver_preload(["mdpsim.claims.run"])
-                forkserver.ensure_running()
+                with _no_interrupt():
+                    forkserver.ensure_running()
         return ProcessPoolExecutor(self.jobs, context, initializer=_start_worker, initargs=(self.modules,))
 
     def rebuild(self) -> None:
@@ -136,6 +138,16 @@ class Pool:
 
 
 @contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back: a process started in here holds it back too (a fork server ignores it only after its imports)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -152,6 +164,8 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _start_worker(modules: Sequence[tuple[str, str]]) -> None:
     """Initialise a worker: no Ctrl-C, an end with the parent, one thread, the files that hold claims."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back since the fork server's start
     os.dup2(2, 1)  # what a measure prints is a message: stdout belongs to the verdicts
     parent = multiprocessing.parent_process()
     if parent is not None:
