@@ -199,3 +199,26 @@ def test_other_threads_leave_the_signal_alone(default_handler: None) -> None:
     thread.join()
     assert sink.chunks > 1
     assert seen == [signal.default_int_handler]
+
+
+STARTING = """
+import os, signal
+from mdpsim.claims.pool import Pool
+
+if __name__ == "__main__":
+    noted = []
+    signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
+    with Pool(2) as pool:
+        os.killpg(0, signal.SIGINT)  # the fork server has begun, and imports
+        print(pool.executor.submit(abs, -3).result(), len(noted))
+"""
+
+
+def test_ctrl_c_while_the_workers_start_does_not_end_them(tmp_path: Path, root: Path) -> None:
+    """The fork server died of it, and the run ended with an EOFError."""
+    (tmp_path / "starting.py").write_text(STARTING)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "starting.py")], env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True,
+        text=True, check=False, start_new_session=True, timeout=120,
+    )
+    assert done.stdout.split() == ["3", "1"], done.stderr

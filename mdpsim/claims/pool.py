@@ -144,6 +144,7 @@ class Pool:
         self.window = 3 * jobs  # enough queued that no worker waits for the parent
         self.tired = False
         self._tickets: dict[Future[Any], str] = {}
+        self._seen: dict[Future[Any], float] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="mdpsim-run-", ignore_cleanup_errors=True)
         self._count = 0
         self._quiet_since = time.monotonic()
@@ -154,10 +155,12 @@ class Pool:
         context = multiprocessing.get_context(method)
         with _environment(dict.fromkeys(THREAD_VARIABLES, "1") | _own_code()):
             if method == "forkserver":
-                from multiprocessing import forkserver
+                from multiprocessing import forkserver, resource_tracker
 
+                resource_tracker.ensure_running()  # before Ctrl-C is held back: it ends by letting it through
                 context.set_forkserver_preload(["mdpsim.claims.chunk"])
-                forkserver.ensure_running()
+                with _no_interrupt():
+                    forkserver.ensure_running()
         return ProcessPoolExecutor(self.jobs, context, initializer=_start_worker, initargs=(self.modules,))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, limit: float = float("inf")) -> Future[Any]:
@@ -172,14 +175,14 @@ class Pool:
 
     def _done(self, future: Future[Any]) -> None:
         self._tickets.pop(future, None)
+        self._seen.pop(future, None)
         self._quiet_since = time.monotonic()
 
     def age(self, future: Future[Any]) -> float:
-        """Seconds since a worker began with it; 0 where none has."""
-        try:
-            return max(0.0, time.time() - os.stat(self._tickets[future]).st_mtime)
-        except (OSError, KeyError):
+        """Seconds since a worker was first seen at work on it; 0 where none is."""
+        if not os.path.exists(self._tickets.get(future, "")):
             return 0.0
+        return time.monotonic() - self._seen.setdefault(future, time.monotonic())
 
     def alive(self) -> bool:
         """Whether a worker is there to go on: false where all are gone and nothing has come back for a while."""
@@ -194,6 +197,7 @@ class Pool:
         """Replace a broken or tired pool by a fresh one; a fork server that cannot be reached is replaced too."""
         self._stop()
         self._tickets.clear()
+        self._seen.clear()
         self.tired = False
         try:
             self.executor = self._start()
@@ -250,6 +254,16 @@ def _end_fork_server() -> None:
 
 
 @contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back: a process started in here holds it back too (a fork server ignores it only after its imports)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -266,8 +280,8 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _start_worker(modules: Sequence[tuple[str, str]]) -> None:
     """Initialise a worker: no Ctrl-C, an end with the parent, one thread, the files that hold claims."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the parent hears of it too, and ends when this chunk is done
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # held back since the fork server's start
     os.dup2(2, 1)  # what a measure prints is a message: stdout belongs to the verdicts
     parent = multiprocessing.parent_process()
     if parent is not None:

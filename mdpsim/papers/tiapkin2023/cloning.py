@@ -102,6 +102,7 @@ bc_sharp_mean = Claim(
     seeds={"smoke": 100, "quick": 400, "paper": 4000, "full": 40000},
     draws=("family", "expert"),
     tags=("cloning", "random-instances"),
+    rev=2,
 )
 
 bc_sharp_tail = Claim(
@@ -131,6 +132,7 @@ bc_sharp_tail = Claim(
     seeds={"smoke": 100, "quick": 200, "paper": 2000, "full": 20_000},
     draws=("family", "expert"),
     tags=("cloning", "random-instances"),
+    rev=2,
 )
 
 bc_rate = Claim(
@@ -168,4 +170,5 @@ bc_rate = Claim(
     seeds={"smoke": 100, "quick": 200, "paper": 2000, "full": 20000},
     draws=("family", "expert"),
     tags=("cloning", "rate", "random-instances"),
+    rev=2,
 )

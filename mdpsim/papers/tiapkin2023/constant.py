@@ -61,6 +61,7 @@ bc_tabular_bound = Claim(
     seeds={"smoke": 60, "quick": 200, "paper": 2000, "full": 20000},
     draws=("family", "expert"),
     tags=("cloning", "random-instances"),
+    rev=2,
 )
 
 
@@ -149,7 +150,7 @@ bc_sharp_constant = Claim(
     # A trial has a relative deviation of up to 0.35: the 99% interval is +-0.018 at 2400 trials.
     seeds={"smoke": 2000, "quick": 2400, "paper": 24000, "full": 240000},
     tags=("cloning", "random-instances"),
-    rev=2,
+    rev=3,
 )
 
 bc_chi_square = Claim(
@@ -177,5 +178,5 @@ bc_chi_square = Claim(
     ),
     seeds={"smoke": 1200, "quick": 1500, "paper": 15000, "full": 150000},
     tags=("cloning", "law", "random-instances"),
-    rev=2,
+    rev=3,
 )

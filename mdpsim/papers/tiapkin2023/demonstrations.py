@@ -119,6 +119,7 @@ demonstrations_save_samples = Claim(
     seeds=_SEEDS,
     draws=("expert",),
     tags=("learning", "demonstrations", "rate", "random-instances"),
+    rev=2,
 )
 
 demonstrations_eps_rate = Claim(
@@ -147,6 +148,7 @@ demonstrations_eps_rate = Claim(
     seeds=_SEEDS,
     draws=("expert",),
     tags=("learning", "demonstrations", "rate", "random-instances"),
+    rev=2,
 )
 
 demonstrations_gap = Claim(

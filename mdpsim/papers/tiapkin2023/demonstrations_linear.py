@@ -120,6 +120,7 @@ demonstrations_linear = Claim(
     seeds=_SEEDS,
     draws=("expert",),
     tags=("learning", "demonstrations", "linear", "rate", "random-instances"),
+    rev=2,
 )
 
 demonstrations_linear_eps = Claim(
@@ -147,6 +148,7 @@ demonstrations_linear_eps = Claim(
     seeds=_SEEDS,
     draws=("expert",),
     tags=("learning", "demonstrations", "linear", "rate", "random-instances"),
+    rev=2,
 )
 
 demonstrations_linear_gap = Claim(
@@ -178,4 +180,5 @@ demonstrations_linear_gap = Claim(
     seeds={"smoke": 50, "quick": 60, "paper": 600, "full": 6000},
     draws=("expert",),
     tags=("learning", "demonstrations", "linear", "random-instances"),
+    rev=2,
 )

@@ -112,6 +112,7 @@ bc_exact_mean = Claim(
     seeds={"smoke": 700, "quick": 1000, "paper": 10_000, "full": 100_000},
     draws=("family",),
     tags=("cloning", "exact", "random-instances"),
+    rev=2,
 )
 
 
@@ -169,4 +170,5 @@ bc_rare_states = Claim(
     ),
     seeds={"smoke": 200, "quick": 400, "paper": 4000, "full": 40_000},
     tags=("cloning", "rare-states", "random-instances"),
+    rev=2,
 )

@@ -141,4 +141,5 @@ bc_finite_class = Claim(
     ),
     seeds={"smoke": 100, "quick": 150, "paper": 1500, "full": 15_000},
     tags=("cloning", "finite-class", "random-instances"),
+    rev=2,
 )

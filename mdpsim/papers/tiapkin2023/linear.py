@@ -144,6 +144,7 @@ bc_linear_rate = Claim(
     seeds={"smoke": 60, "quick": 100, "paper": 1000, "full": 10_000},
     draws=("features",),
     tags=("cloning", "linear", "rate", "random-instances"),
+    rev=2,
 )
 
 _LATE = {
@@ -180,6 +181,7 @@ bc_linear_constant = Claim(
     # 2N KL is about chi^2 with 10 degrees of freedom: a relative deviation of 0.45, and 0.026 for the interval at 2000 trials.
     seeds={"smoke": 1800, "quick": 2000, "paper": 20_000, "full": 200_000},
     tags=("cloning", "linear", "random-instances"),
+    rev=2,
 )
 
 bc_linear_law = Claim(
@@ -202,4 +204,5 @@ bc_linear_law = Claim(
     ),
     seeds={"smoke": 1000, "quick": 1200, "paper": 12_000, "full": 120_000},
     tags=("cloning", "linear", "law", "random-instances"),
+    rev=2,
 )

@@ -138,6 +138,7 @@ bc_minimax_lower = Claim(
     seeds={"smoke": 2500, "quick": 2500, "paper": 25_000, "full": 250_000},
     draws=("S", "A", "n_demos"),
     tags=("cloning", "lower-bound", "random-instances"),
+    rev=2,
 )
 
 bc_bayes_risk = Claim(
@@ -161,4 +162,5 @@ bc_bayes_risk = Claim(
     seeds={"smoke": 2000, "quick": 3000, "paper": 30_000, "full": 300_000},
     draws=("S", "A", "n_demos"),
     tags=("cloning", "exact", "random-instances"),
+    rev=2,
 )

@@ -121,6 +121,7 @@ reduction = Claim(
     ),
     seeds={"smoke": 50, "quick": 400, "paper": 4000, "full": 40000},
     tags=("exact", "random-instances"),
+    rev=2,
 )
 
 
@@ -187,4 +188,5 @@ reduction_identity = Claim(
     ),
     seeds={"smoke": 50, "quick": 200, "paper": 2000, "full": 20000},
     tags=("exact", "random-instances"),
+    rev=2,
 )

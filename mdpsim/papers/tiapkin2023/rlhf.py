@@ -142,6 +142,7 @@ rlhf_oracle = Claim(
     ),
     seeds={"smoke": 60, "quick": 60, "paper": 600},
     tags=("rlhf", "random-instances"),
+    rev=2,
 )
 
 
@@ -164,6 +165,7 @@ rlhf_identity = Claim(
     ),
     seeds={"smoke": 30, "quick": 30, "paper": 300},
     tags=("rlhf", "exact", "random-instances"),
+    rev=2,
 )
 
 

@@ -183,6 +183,7 @@ rlhf_regularisation = Claim(
     ),
     seeds=_SEEDS,
     tags=("rlhf", "random-instances"),
+    rev=2,
 )
 
 rlhf_overfitting = Claim(
@@ -211,6 +212,7 @@ rlhf_overfitting = Claim(
     ),
     seeds=_MORE,
     tags=("rlhf", "random-instances"),
+    rev=2,
 )
 
 rlhf_beats_cloning = Claim(
@@ -235,6 +237,7 @@ rlhf_beats_cloning = Claim(
     ),
     seeds=_SEEDS,
     tags=("rlhf", "random-instances"),
+    rev=2,
 )
 
 rlhf_schedule = Claim(
@@ -263,6 +266,7 @@ rlhf_schedule = Claim(
     ),
     seeds=_MORE,
     tags=("rlhf", "random-instances"),
+    rev=2,
 )
 
 rlhf_no_pessimism = Claim(
@@ -299,4 +303,5 @@ rlhf_no_pessimism = Claim(
     # The difference deviates by 0.06 on Dirichlet MDPs and 0.10 on deterministic ones, where single runs lose 0.6.
     seeds={"smoke": 150, "quick": 300, "paper": 3000},
     tags=("rlhf", "baseline", "random-instances"),
+    rev=2,
 )

@@ -91,6 +91,7 @@ bc_scaling = Claim(
     ),
     seeds={"smoke": 160, "quick": 300, "paper": 3000, "full": 30_000},
     tags=("cloning", "rate", "random-instances"),
+    rev=2,
 )
 
 _LINEAR = {
@@ -119,4 +120,5 @@ bc_linear_scaling = Claim(
     ),
     seeds={"smoke": 200, "quick": 300, "paper": 3000, "full": 30_000},
     tags=("cloning", "linear", "rate", "random-instances"),
+    rev=2,
 )

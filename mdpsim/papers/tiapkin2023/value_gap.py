@@ -107,6 +107,7 @@ bc_value_gap = Claim(
     seeds={"smoke": 50, "quick": 300, "paper": 3000, "full": 30000},
     draws=("family",),
     tags=("cloning", "random-instances"),
+    rev=2,
 )
 
 
@@ -193,6 +194,7 @@ bc_value_gap_deterministic = Claim(
     seeds={"smoke": 50, "quick": 120, "paper": 1500, "full": 15000},
     draws=("family", "expert"),
     tags=("cloning", "random-instances"),
+    rev=2,
 )
 
 bc_value_gap_rate = Claim(
@@ -217,4 +219,5 @@ bc_value_gap_rate = Claim(
     seeds={"smoke": 100, "quick": 200, "paper": 2000, "full": 20000},
     draws=("family", "expert"),
     tags=("cloning", "rate", "random-instances"),
+    rev=2,
 )

@@ -143,6 +143,7 @@ bc_value_gap_root = Claim(
     seeds={"smoke": 150, "quick": 200, "paper": 2000, "full": 20_000},
     draws=("family",),
     tags=("cloning", "value", "rate", "random-instances"),
+    rev=2,
 )
 
 bc_value_gap_normal = Claim(
@@ -171,6 +172,7 @@ bc_value_gap_normal = Claim(
     ),
     seeds={"smoke": 1000, "quick": 1200, "paper": 12_000, "full": 120_000},
     tags=("cloning", "value", "law", "random-instances"),
+    rev=2,
 )
 
 _OFF = ("deterministic", "garnet")  # families in which an action can lead off the expert's states
@@ -203,4 +205,5 @@ bc_value_gap_limit = Claim(
     ),
     seeds={"smoke": 150, "quick": 200, "paper": 2000, "full": 20_000},
     tags=("cloning", "value", "random-instances"),
+    rev=2,
 )
