@@ -93,7 +93,7 @@ class NoisyBestOfN:
     """Draw N, return the one with the largest C(y) + sigma eps, eps standard normal, new for each. Args: n >= 1, sigma > 0.
 
     Exactness: rounding, up to the largest N: the largest of N normals varies by sigma / sqrt(2 log N), and the nodes of the
-    integral get as much closer, so that its error stays below 1e-14. Cost: O(Y sqrt(log N) (1 + 1/sigma)).
+    integral get as much closer, so that its error stays below 1e-13. Cost: O(Y sqrt(log N) (1 + 1/sigma)).
     """
 
     n: int
