@@ -1,4 +1,4 @@
-"""The cache of compiled kernels is code: nobody else's is run. And it is a cache: a damaged or full one costs a note, no run."""
+"""The cache of compiled kernels is code: nobody else's is run. A damaged or full cache costs a note, no run."""
 
 from __future__ import annotations
 

@@ -274,6 +274,7 @@ def _rate_claim(claim_id: str, statement: str, kinds: tuple[str, ...]) -> Claim:
         draws=("family", "n_demos"),
         tags=("rlhf", "rate", "random-instances"),
         within={"n_pairs": PAIRS},
+        rev=2,
     )
 
 
