@@ -153,7 +153,7 @@ class Halved(Ranked):
 TABLE = np.arange(4.0).reshape(2, 2), np.full((2, 2), 0.5)
 
 
-@pytest.mark.parametrize("wrong", [None, 3, BestOfN, "best", IDENTITY], ids=repr)
+@pytest.mark.parametrize("wrong", [None, 3, BestOfN, "best", IDENTITY], ids=["none", "number", "class", "text", "transform"])
 @pytest.mark.parametrize("call", [
     ("inference_win_rate", lambda x: inference_win_rate(x, PI, SPACE)),
     ("inference_loss_rate", lambda x: inference_loss_rate(x, PI, SPACE)),

@@ -35,8 +35,9 @@ class Chunk:
     trials: tuple[int, ...]
 
     def __str__(self) -> str:
-        last = f"s {self.trials[0]}..{self.trials[-1]}" if len(self.trials) > 1 else f" {self.trials[0]}"
-        return f"{self.claim.id}, arm {self.arm}, at ({self.point}), trial{last}"
+        first, last = self.trials[0], self.trials[-1]
+        which = f"trial {first}" if first == last else f"trials {first}..{last}"
+        return f"{self.claim.id}, arm {self.arm}, at ({self.point}), {which}"
 
 
 @dataclass(frozen=True)
