@@ -11,9 +11,15 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# Files that take more than a few seconds: whole claims, whole notebooks, compilations from nothing, simulations at length.
+# Files that take more than about four seconds on a quiet core: whole claims, notebooks, pages, processes, training, compilation
+# from nothing, simulations at length. What decides the numbers of the core stays.
 SLOW = {
-    "test_papers", "test_notebooks", "test_cache",
+    "test_add_a_paper", "test_batch", "test_cache", "test_cli", "test_data", "test_device", "test_device_shown",
+    "test_discounted", "test_gradient", "test_hostile", "test_lm_explore", "test_lm_model", "test_lm_pretrained",
+    "test_lm_reference", "test_lm_sample", "test_lm_train", "test_lsvi", "test_memory", "test_notebooks", "test_optimum",
+    "test_package", "test_papers", "test_plots", "test_portable", "test_preferences", "test_report", "test_rollout",
+    "test_run", "test_sequence", "test_small_lm_claims_a", "test_softmax_class", "test_stats", "test_store", "test_verdict",
+    "test_verdict_rules",
 }
 
 
