@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, fail, frozen
 from mdpsim.kernels import rollout
 from mdpsim.mdp.forms import AnyMDP, Form, form
+from mdpsim.mdp.policies import as_policy, check_allowed
 from mdpsim.memory import GIB, empty, machine, zeros
 from mdpsim.records import record
 from mdpsim.rng import as_generator, pcg64_stream
@@ -136,7 +137,7 @@ def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -
 
     Args:
         mdp: H stages, S states, A actions.
-        pi: [H, S, A] policy.
+        pi: [H, S, A] policy, or [S, A] for every stage.
         n: number of episodes, at least 1.
         rng: Generator (advanced by two 64-bit words, whatever n) or an integer seed.
     Returns:
@@ -150,8 +151,9 @@ def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -
         ValueError: naming the argument, what was wanted and what came; more episodes than this machine's memory holds (where
             counts will do, ``sample_counts`` draws them for any n).
     """
-    model = form("sample", mdp)
-    policy = as_simplex("sample", "pi", pi, "H S A", model.shape)
+    model = form("sample", mdp, forbids=True)
+    policy = as_policy("sample", "pi", pi, model.shape)
+    check_allowed("sample", "pi", policy, model.forbidden)
     n = as_episodes("sample", n, model.shape[0])
     key = as_generator("sample", rng).integers(0, 2**64, size=2, dtype=np.uint64)
     return roll(model, policy, n, key)
@@ -194,7 +196,7 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
 
     Args:
         mdp: H stages, S states, A actions.
-        pi: [H, S, A] policy.
+        pi: [H, S, A] policy, or [S, A] for every stage.
         n: number of episodes, 1 to 10^12.
         rng: Generator or an integer seed. Over PCG64 the draws are those of its own ``binomial`` and ``random``, and it is left
             where they would leave it; any other bit generator gives the 128-bit seed of a PCG64, two words.
@@ -208,8 +210,9 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
-    model = form("sample_counts", mdp)
-    policy = as_simplex("sample_counts", "pi", pi, "H S A", model.shape)
+    model = form("sample_counts", mdp, forbids=True)
+    policy = as_policy("sample_counts", "pi", pi, model.shape)
+    check_allowed("sample_counts", "pi", policy, model.forbidden)
     n = as_count("sample_counts", "n", n, high=MAX_COUNT)
     visits = np.zeros((mdp.H, mdp.S, mdp.A), np.int64)
     with pcg64_stream(as_generator("sample_counts", rng)) as stream:

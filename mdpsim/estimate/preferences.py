@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import ROW_TOLERANCE, FloatArray, IntArray, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.arrays import ROW_TOLERANCE, FloatArray, IntArray, as_floats, as_integers, fail, frozen
 from mdpsim.estimate.data import Trajectories, as_episodes, roll
 from mdpsim.kernels.preference import draw_labels, logistic
 from mdpsim.mdp.forms import AnyMDP, form
+from mdpsim.mdp.policies import as_policy, check_allowed
 from mdpsim.records import record
 from mdpsim.rng import as_generator
 
@@ -94,7 +95,7 @@ def sample_preferences(
 
     Args:
         mdp: H stages, S states, A actions.
-        pi, pi_other: [H, S, A] policies of the first and of the second episode.
+        pi, pi_other: [H, S, A] policies of the first and of the second episode, or [S, A] for every stage.
         n: number of pairs, at least 1.
         rng: Generator (advanced by six 64-bit words, whatever n) or an integer seed.
         link: another preference model: a function p of the differences R(first) - R(second) [n] to probabilities [n], with
@@ -107,9 +108,11 @@ def sample_preferences(
         ValueError: naming the argument, what was wanted and what came; a link that returns anything but probabilities, or
             whose p(d) and p(-d) do not sum to one; more pairs than this machine's memory holds.
     """
-    model = form("sample_preferences", mdp)
-    one = as_simplex("sample_preferences", "pi", pi, "H S A", model.shape)
-    two = as_simplex("sample_preferences", "pi_other", pi_other, "H S A", model.shape)
+    model = form("sample_preferences", mdp, forbids=True)
+    one = as_policy("sample_preferences", "pi", pi, model.shape)
+    two = as_policy("sample_preferences", "pi_other", pi_other, model.shape)
+    for name, policy in (("pi", one), ("pi_other", two)):
+        check_allowed("sample_preferences", name, policy, model.forbidden)
     n = as_episodes("sample_preferences", n, model.shape[0], sides=2)
     if link is not None and not callable(link):
         fail("sample_preferences", "link", "be a function of the differences, or None", repr(link))
