@@ -169,7 +169,7 @@ def test_what_does_not_know_of_them_refuses_the_mdp(call):
     (lambda: MDP(P, np.where(LOST, np.nan, BARRED), MU0), "MDP: r must be finite; got nan"),
     (lambda: MDP(P, np.where(LOST, INF, BARRED), MU0), "MDP: r must be finite; got inf"),
     (lambda: MDP(P, BARRED[:, :2], MU0), "MDP: r must have shape [H, S, A] = (H, 4, 3); got (3, 2, 3)"),
-    (lambda: MDP(P, np.where(P > 0.1, -INF, 0.0), MU0), "MDP: r must be finite; got -inf"),
+    (lambda: MDP(P, np.where(P > 0.1, -INF, 0.0), MU0), "MDP: r must be finite; got -inf (an action is forbidden by"),
     (lambda: MDP(P, np.ma.masked_array(BARRED, LOST), MU0), "MDP: r must have no mask that is set"),
     (lambda: DiscountedMDP(P[0], BARRED[0], 0.9), "DiscountedMDP: r must be finite; got -inf"),
     (lambda: solve_soft(MDP(P, BARRED, MU0), np.where(LOST, 1.0, 1e-300 * 0) / np.maximum(LOST.sum(-1, keepdims=True), 1)

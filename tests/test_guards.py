@@ -70,7 +70,8 @@ TABLE: dict[str, Row] = {
                {"mdp": "record", "pi": "policy", "n": "count", "rng": "rng"}),
     "sample_counts": (mdpsim.sample_counts, {"mdp": MODEL, "pi": PI, "n": 3, "rng": 0},
                       {"mdp": "record", "pi": "policy", "n": "count", "rng": "rng"}),
-    "fit_bc": (mdpsim.fit_bc, {"demos": COUNTS, "smoothing": 1.0, "stationary": False}, {"demos": "record", "smoothing": "real"}),
+    "fit_bc": (mdpsim.fit_bc, {"demos": COUNTS, "smoothing": 1.0, "stationary": False},
+               {"demos": "record", "smoothing": "real"}),
     "fit_bc_linear": (
         mdpsim.fit_bc_linear, {"demos": COUNTS, "phi": PHI, "kappa": 0.1, "ridge": 0.0, "start": np.zeros((H, 2))},
         {"demos": "record", "ridge": "real"},  # the others: test_cloning_classes.py

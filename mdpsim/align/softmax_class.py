@@ -26,7 +26,6 @@ from numpy.typing import ArrayLike
 from mdpsim.align.classes import depth, guard_range
 from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import concave_convex as kernels
-from mdpsim.mdp.policies import as_policy
 from mdpsim.mdp.tabular import MDP
 from mdpsim.mdp.token import TokenMDP
 from mdpsim.records import record
@@ -165,7 +164,7 @@ class TokenBox(_Box):
     """Token-level softmax: rho(x, y) = sum_h theta[h, s_h, y_h], s_h the prefix, every entry in [0, r_max].
 
     Args:
-        mdp: prompts, vocabulary and length; its rewards are not read. pi_ref: [H, S, A] reference over tokens, or [S, A].
+        mdp: prompts, vocabulary and length; its rewards are not read. pi_ref: [H, S, A] reference over tokens.
         beta: in (0, inf). r_max: R > 0, so that a response's reward is at most H R.
     theta is [H S A], the order of a policy; entries that no response reads are kept at 0.
     Raises:
@@ -181,7 +180,7 @@ class TokenBox(_Box):
     def __init__(self, mdp: TokenMDP, pi_ref: ArrayLike, *, beta: float, r_max: float) -> None:
         if not isinstance(mdp, TokenMDP):
             fail("TokenBox", "mdp", "be a TokenMDP", type(mdp).__name__)
-        ref = as_policy("TokenBox", "pi_ref", pi_ref, (mdp.H, mdp.S, mdp.A))
+        ref = as_simplex("TokenBox", "pi_ref", pi_ref, "H S A", (mdp.H, mdp.S, mdp.A))
         with np.errstate(under="ignore"):
             whole = np.exp(mdp.responses(ref).log_prob)
         for name, value in (("mdp", mdp), ("token_ref", ref), ("pi_ref", frozen(whole / whole.sum(axis=1, keepdims=True)))):

@@ -35,9 +35,13 @@ def as_rewards(
         ValueError: naming the argument, what was wanted and what came.
     """
     axes, sizes = ("H S A" if staged else "S A"), ((None,) if staged else ()) + P.shape[-3:-1]
-    if _axes_of(r) != len(sizes) + 1:
-        if staged and _forbids(r):
+    means_only = _axes_of(r) != len(sizes) + 1
+    if _forbids(r):
+        if staged and means_only:
             return _with_forbidden(function, r, axes, sizes), None
+        hint = "-inf (an action is forbidden by the r [H, S, A] of an MDP, or through from_matrices)"
+        fail(function, "r", "be finite", hint)
+    if means_only:
         return as_floats(function, "r", r, axes, sizes), None
     last = "K" if isinstance(P, Successors) else "S'"
     given = as_floats(function, "r", r, f"{axes} {last}", (*sizes, P.shape[-1]))

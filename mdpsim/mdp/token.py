@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_numbers, as_simplex, fail, frozen
-from mdpsim.mdp.policies import as_policy
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
 from mdpsim.records import record
@@ -140,7 +139,7 @@ class TokenMDP:
         """Enumerate the responses, with log pi(y | x) = sum_h log pi_h(y_h | x, y_<h).
 
         Args:
-            pi: [H, S, A] policy over tokens, or [S, A] for every stage; None is ``uniform_policy``.
+            pi: [H, S, A] policy over tokens; None is ``uniform_policy``.
         Returns:
             Responses: tokens [Y, L], log_prob [X, Y].
         Exactness: sums of L logarithms, each known to an ulp.
@@ -154,7 +153,7 @@ class TokenMDP:
             shape = pi.shape if isinstance(pi, np.ndarray) else ()
             if len(shape) == 3 and shape[2] != self.A:
                 fail("responses", "pi", f"be over this vocabulary of {self.A} tokens", f"a policy over {shape[2]}")
-            policy = as_policy("responses", "pi", pi, (self.H, self.S, self.A))
+            policy = as_simplex("responses", "pi", pi, "H S A", (self.H, self.S, self.A))
         total = np.zeros(self.X)
         for row in policy:
             with np.errstate(divide="ignore"):  # a token that is never written
