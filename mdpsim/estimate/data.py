@@ -124,7 +124,7 @@ class Trajectories:
         return f"Trajectories(n={self.n}, H={self.H}, S={self.S}, A={self.A})"
 
 
-def _check_lengths(actions: ArrayLike) -> None:
+def _check_lengths(actions: Any) -> None:
     """Episodes of different lengths are refused with what to do about them."""
     if isinstance(actions, list | tuple) or getattr(getattr(actions, "dtype", None), "kind", "") == "O":
         lengths = {len(row) for row in actions if isinstance(row, list | tuple | np.ndarray)}
