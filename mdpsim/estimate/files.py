@@ -2,8 +2,8 @@
 
 The header is a JSON text stored as the array ``header``: {"format": "mdpsim", "schema": 1, "record": "Counts", "n": 10}.
 Labels of states and actions stand there too (schema 2). The other arrays are the record's own. Nothing is pickled. A file is
-written beside its place and moved there in one step; it is read through the record's constructor, so that a file passes the same guards
-as an argument. zip's CRC-32 covers every array.
+written beside its place and moved there in one step; it is read through the record's constructor, so that a file passes the
+same guards as an argument. zip's CRC-32 covers every array.
 """
 
 from __future__ import annotations
