@@ -97,8 +97,9 @@ def _masked(x: object, depth: int = 0) -> bool:
 
 def _dtype(a: NDArray[Any], x: object) -> str:
     """The dtype, and what to do about it where that can be said."""
-    if hasattr(x, "tocsr"):  # anything like scipy's
-        return f"a sparse {type(x).__name__} (transitions: Successors.from_csr or from_matrices; else x.toarray())"
+    sparse = x if hasattr(x, "tocsr") else a.flat[0] if a.dtype == object and a.size else None
+    if hasattr(sparse, "tocsr"):  # anything like scipy's, or a list of them
+        return f"a sparse {type(sparse).__name__} (transitions: Successors.from_csr or from_matrices; else x.toarray())"
     if a.dtype != object or not a.size:
         return f"dtype {a.dtype}"
     hint = " (make one array of them: np.array(list(x)))" if isinstance(a.flat[0], list | tuple | np.ndarray) else ""
@@ -226,7 +227,7 @@ def as_simplex(function: str, argument: str, x: ArrayLike, axes: str, sizes: tup
     if status == checks.NEGATIVE:
         fail(function, argument, "have no negative entries", f"{rows[row].min():.6g} in {where}")
     if status == checks.ZERO_ROW:
-        hint = " (let a state that ends an episode lead to itself)" if argument in ("P", "prob") else ""
+        hint = " (let a state that ends an episode lead to itself: MDP's terminal=)" if argument in ("P", "prob") else ""
         fail(function, argument, "have rows that sum to one", f"only zeros in {where}{hint}")
     hint = ""
     if getattr(x, "dtype", None) in (np.float32, np.float16):
@@ -293,7 +294,8 @@ def as_integers(
     """Guard an integer array with entries in [0, below); returns it as int64, C-contiguous, read-only, copied like floats."""
     a = _as_array(function, argument, x, lambda: _describe(axes, sizes))
     if a.dtype.kind not in "iu":
-        hints = {"b": " (x.astype(int) makes 0 and 1 of it)", "f": " (x.astype(int) if all are whole; NaN is what is missing)"}
+        hints = {"b": " (x.astype(int) makes 0 and 1 of it)", "f": " (x.astype(int) if all are whole; NaN is what is missing)",
+                 "U": " (labels: np.unique(x, return_inverse=True) numbers them)"}
         fail(function, argument, "hold integers", _dtype(a, x) + hints.get(a.dtype.kind, ""))
     _check_shape(function, argument, a, axes, sizes)
     own = _own(function, argument, a, np.int64)

@@ -35,7 +35,7 @@ def spoiled(value, index=(1, 2, 0)):
 
 BAD = {
     "shape": (GOOD[:2], r"have shape \[H, S, A\] = \(4, 6, 3\); got \(2, 6, 3\)"),
-    "axes": (GOOD[0], r"have shape \[H, S, A\] = \(4, 6, 3\); got \(6, 3\)"),
+    "axes": (GOOD[0, 0], r"have shape \[H, S, A\] = \(4, 6, 3\); got \(3,\)"),
     "complex": (GOOD.astype(complex), "hold real numbers.*dtype complex128"),
     "object": (GOOD.astype(object), "hold real numbers.*dtype object"),
     "nan": (spoiled(math.nan), r"be finite; got nan at \(1, 2, 0\)"),

@@ -100,7 +100,7 @@ HEADER = {"format": "mdpsim", "schema": 1, "record": "Counts", "n": 10**12}
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"header": HEADER | {"schema": 2}}, r"have schema <= 1 \(this mdpsim.s\), from 1; got schema 2"),
+    ({"header": HEADER | {"schema": 3}}, r"have schema <= 2 \(this mdpsim.s\), from 1; got schema 3"),
     ({"header": HEADER | {"schema": 0}}, "from 1; got schema 0"),
     ({"header": HEADER | {"schema": True}}, "from 1; got schema True"),
     ({"header": HEADER | {"record": ["Counts"]}}, "hold one of Trajectories"),

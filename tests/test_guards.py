@@ -36,8 +36,8 @@ SIZES: dict[str, Any] = {"S": S, "A": A, "H": H}
 # function -> (callable, valid arguments, {argument: kind}). Kinds decide which bad values it gets.
 Row = tuple[Callable[..., Any], dict[str, Any], dict[str, str]]
 TABLE: dict[str, Row] = {
-    "MDP": (MDP, {"P": P, "r": R, "mu0": MU0, "horizon": H},
-            {"P": "simplex", "r": "floats", "mu0": "simplex", "horizon": "count"}),
+    "MDP": (MDP, {"P": P, "r": R, "mu0": MU0, "horizon": H, "terminal": None},  # terminal: test_ends.py
+            {"P": "simplex", "r": "rewards", "mu0": "simplex", "horizon": "count"}),
     "from_matrices": (
         mdpsim.from_matrices,
         {"P": np.ascontiguousarray(P[0].swapaxes(0, 1)), "r": R[0], "gamma": None, "horizon": H, "mu0": MU0, "s_indices": None,
@@ -49,7 +49,7 @@ TABLE: dict[str, Row] = {
                    {"next_state": "integers", "prob": "simplex"}),
     "LinearMDP": (mdpsim.LinearMDP, {"phi": PHI, "mu": MU, "theta": np.ones((H, 2)), "mu0": MU0, "horizon": H},
                   {"phi": "simplex", "mu": "simplex", "theta": "floats", "mu0": "simplex", "horizon": "count"}),
-    "DiscountedMDP": (mdpsim.DiscountedMDP, {"P": P[0], "r": R[0], "gamma": 0.9},
+    "DiscountedMDP": (mdpsim.DiscountedMDP, {"P": P[0], "r": R[0], "gamma": 0.9, "terminal": None},
                       {"P": "simplex", "r": "floats", "gamma": "real"}),
     "solve_discounted": (
         mdpsim.solve_discounted,
@@ -59,18 +59,19 @@ TABLE: dict[str, Row] = {
     "evaluate_discounted": (mdpsim.evaluate_discounted, {"mdp": DISCOUNTED, "pi": PI[0], "pi_ref": PI[0], "beta": 0.5},
                             {"mdp": "record", "pi": "simplex", "pi_ref": "simplex", "beta": "beta"}),
     "solve_soft": (mdpsim.solve_soft, {"mdp": MODEL, "pi_ref": PI, "beta": 0.5},
-                   {"mdp": "record", "pi_ref": "simplex", "beta": "beta"}),
+                   {"mdp": "record", "pi_ref": "policy", "beta": "beta"}),
     "solve_hard": (mdpsim.solve_hard, {"mdp": MODEL}, {"mdp": "record"}),
     "evaluate": (mdpsim.evaluate, {"mdp": MODEL, "pi": PI, "pi_ref": PI, "beta": 0.5},
-                 {"mdp": "record", "pi": "simplex", "pi_ref": "simplex", "beta": "beta"}),
-    "occupancy": (mdpsim.occupancy, {"mdp": MODEL, "pi": PI}, {"mdp": "record", "pi": "simplex"}),
+                 {"mdp": "record", "pi": "policy", "pi_ref": "policy", "beta": "beta"}),
+    "occupancy": (mdpsim.occupancy, {"mdp": MODEL, "pi": PI}, {"mdp": "record", "pi": "policy"}),
     "trajectory_kl": (mdpsim.trajectory_kl, {"mdp": MODEL, "pi": PI, "other": PI},
-                      {"mdp": "record", "pi": "simplex", "other": "simplex"}),
+                      {"mdp": "record", "pi": "policy", "other": "policy"}),
     "sample": (mdpsim.sample, {"mdp": MODEL, "pi": PI, "n": 3, "rng": 0},
-               {"mdp": "record", "pi": "simplex", "n": "count", "rng": "rng"}),
+               {"mdp": "record", "pi": "policy", "n": "count", "rng": "rng"}),
     "sample_counts": (mdpsim.sample_counts, {"mdp": MODEL, "pi": PI, "n": 3, "rng": 0},
-                      {"mdp": "record", "pi": "simplex", "n": "count", "rng": "rng"}),
-    "fit_bc": (mdpsim.fit_bc, {"demos": COUNTS, "smoothing": 1.0}, {"demos": "record", "smoothing": "real"}),
+                      {"mdp": "record", "pi": "policy", "n": "count", "rng": "rng"}),
+    "fit_bc": (mdpsim.fit_bc, {"demos": COUNTS, "smoothing": 1.0, "stationary": False},
+               {"demos": "record", "smoothing": "real"}),
     "fit_bc_linear": (
         mdpsim.fit_bc_linear, {"demos": COUNTS, "phi": PHI, "kappa": 0.1, "ridge": 0.0, "start": np.zeros((H, 2))},
         {"demos": "record", "ridge": "real"},  # the others: test_cloning_classes.py
@@ -85,12 +86,13 @@ TABLE: dict[str, Row] = {
     "random_expert": (mdpsim.random_expert, SIZES | {"support": 1, "rng": 0, "least": 0.0},
                       {"S": "count", "A": "count", "H": "count", "support": "count", "rng": "rng", "least": "real"}),
     "suboptimal_expert": (mdpsim.suboptimal_expert, {"mdp": MODEL, "eps": 0.1}, {"mdp": "record", "eps": "real"}),
-    "Trajectories": (Trajectories, {"states": STATES, "actions": ACTIONS, "rewards": np.zeros((N, H)), "S": S, "A": A},
+    "Trajectories": (Trajectories, {"states": STATES, "actions": ACTIONS, "rewards": np.zeros((N, H)), "S": S, "A": A,
+                      "state_labels": None, "action_labels": None},  # labels: test_tables.py
                      {"states": "integers", "actions": "integers", "rewards": "floats", "S": "count", "A": "count"}),
     "Counts": (Counts, {"visits": COUNTS.visits, "n": 10}, {"visits": "integers", "n": "count"}),
     "sample_preferences": (
         mdpsim.sample_preferences, {"mdp": MODEL, "pi": PI, "pi_other": PI, "n": 3, "rng": 0, "link": None},
-        {"mdp": "record", "pi": "simplex", "pi_other": "simplex", "n": "count", "rng": "rng"},
+        {"mdp": "record", "pi": "policy", "pi_other": "policy", "n": "count", "rng": "rng"},
     ),
     "generator": (mdpsim.generator, {"seed": 0}, {"seed": "rng"}),
     "get_claim": (mdpsim.get_claim, {"claim_id": "korbak2022/elbo-identity"}, {"claim_id": "name"}),
@@ -201,12 +203,13 @@ def bad_rows(good: np.ndarray) -> Iterator[tuple[str, Any]]:
 
 
 def bad_values(kind: str, good: Any) -> Iterator[tuple[str, Any]]:
-    if kind in ("simplex", "floats", "integers", "vector"):
+    if kind in ("simplex", "policy", "floats", "rewards", "integers", "vector"):
         array = np.asarray(good)
-        yield from ((label, bad) for label, bad in bad_arrays(array) if (kind, label) != ("vector", "too long"))
+        good_too = (("vector", "too long"), ("policy", "one axis too few"))  # [S, A] is a stationary policy
+        yield from ((label, bad) for label, bad in bad_arrays(array) if (kind, label) not in good_too)
         if kind != "integers":
-            yield from bad_floats(array)
-        if kind == "simplex":
+            yield from ((x, bad) for x, bad in bad_floats(array) if kind != "rewards" or not x.startswith("-inf"))  # forbids
+        if kind in ("simplex", "policy"):
             yield from bad_rows(array)
         if kind == "integers":
             yield from (("fractions", array + 0.5), ("floats", array.astype(float)), ("negative", array - 100))

@@ -380,7 +380,7 @@ def test_bad_runs_are_refused():
     mdp = instance(0)
     rich = LinearMDP(mdp.phi, mdp.mu, 2.0 + mdp.theta, mdp.mu0)
     for args, more, message in (
-        ((mdp, UNIFORM[:1], 0), {}, r"pi_ref must have shape \[H, S, A\] = \(4, 5, 2\)"),
+        ((mdp, UNIFORM[:2], 0), {}, r"pi_ref must have shape \[H, S, A\] = \(4, 5, 2\)"),
         ((mdp, -UNIFORM, 0), {}, "pi_ref must have no negative entries"),
         ((rich, UNIFORM, 0), {}, r"mdp must have rewards in \[0, 1\]; got \[2\."),
         ((mdp.to_tabular(), UNIFORM, 0), {}, "mdp must be a LinearMDP; got MDP"),

@@ -210,7 +210,7 @@ def test_bad_runs_are_refused():
         with pytest.raises(ValueError, match=f"RLHF.run: {message}"):
             LEARNER.run(*args)
     with pytest.raises(ValueError, match=r"RLHF.run: clone must have shape \[H, S, A\]"):
-        LEARNER.run(mdp, demos, 0, clone=np.ones((1, 1, 1)))
+        LEARNER.run(mdp, demos, 0, clone=np.ones((2, 1, 1)))
     linear = families.linear_simplex(S=S, A=A, d=2, H=H, rng=0)
     with pytest.raises(ValueError, match="RLHF.run: mdp must be an MDP where a planner explores"):
         RLHF(beta=0.5, n_pairs=(10,), planner=UCBVIEnt(beta=1.0, eps=0.1)).run(linear, demos, 0)

@@ -103,7 +103,7 @@ def test_bad_plans_are_refused():
                                             *[families.uniform_policy(H, 5, A)] * 2), 20, 0))
     good = {"radius": 1.0, "prior": 0.25}
     for args, more, message in (
-        ((mdp, UNIFORM[:1], fit), good, r"clone must have shape \[H, S, A\]"),
+        ((mdp, UNIFORM[:2], fit), good, r"clone must have shape \[H, S, A\]"),
         ((mdp, 2 * UNIFORM, fit), good, "clone must have rows"),
         ((mdp, np.full((H, S, A), np.nan), fit), good, "clone must be finite"),
         ((mdp, UNIFORM, other), good, "fit must be a RewardFit"),
@@ -114,7 +114,7 @@ def test_bad_plans_are_refused():
             pessimistic_policy(*args, **more)
     learner = RLHF(beta=0.0, n_pairs=(50,), pessimism=1.0)
     for args, message in (
-        ((mdp, UNIFORM[:1], fit, 0.0), "clone must have shape"), ((mdp, UNIFORM, other, 0.0), "fit must be a RewardFit"),
+        ((mdp, UNIFORM[:2], fit, 0.0), "clone must have shape"), ((mdp, UNIFORM, other, 0.0), "fit must be a RewardFit"),
         ((mdp, UNIFORM, fit, -1.0), "beta must be a number"),
     ):
         with pytest.raises(ValueError, match=f"RLHF.plan: {message}"):

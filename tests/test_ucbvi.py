@@ -236,7 +236,7 @@ def test_bad_configurations_are_refused(change, message):
 def test_bad_runs_are_refused():
     mdp = families.random_mdp(S=S, A=A, H=H, rng=0)
     with pytest.raises(ValueError, match=r"UCBVIEnt.run: pi_ref must have shape \[H, S, A\] = \(3, 4, 2\)"):
-        GOOD.run(mdp, UNIFORM[:1], 0)
+        GOOD.run(mdp, UNIFORM[:2], 0)
     with pytest.raises(ValueError, match=r"UCBVIEnt.run: mdp must have rewards in \[0, 1\]; got \[0, 2\]"):
         GOOD.run(families.bandit([0.0, 2.0]), np.full((1, 1, 2), 0.5), 0)
     with pytest.raises(ValueError, match="UCBVIEnt.run: mdp must be an MDP with dense P; got int"):

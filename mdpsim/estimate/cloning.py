@@ -3,9 +3,9 @@ r"""Behaviour cloning: the expert's policy from counts of what it did, within al
 Setting: n demonstrations of an expert pi_E; N_h(s, a) counts its actions, N_h(s) = sum_a N_h(s, a). All estimators read the
 counts alone: given the states, the likelihood of a policy is prod pi_h(a|s)^{N_h(s,a)}, one factor a stage.
 
-* ``fit_bc``: add-smoothing, pi[h, s, a] = (N_h(s, a) + smoothing) / (N_h(s) + A smoothing). smoothing = 1 (Laplace) is the
-  posterior mean under a uniform (Dirichlet(1)) prior, and the posterior mean minimises the posterior expectation of
-  KL(pi_E || pi): add-one is the Bayes rule for that loss. With N_h(s) = m,
+* ``fit_bc``: add-smoothing, pi[h, s, a] = (N_h(s, a) + smoothing) / (N_h(s) + A smoothing), stages apart or pooled.
+  smoothing = 1 (Laplace) is the posterior mean under a uniform (Dirichlet(1)) prior, and the posterior mean minimises the
+  posterior expectation of KL(pi_E || pi): add-one is the Bayes rule for that loss. With N_h(s) = m,
       E KL(pi_E(. | s) || pi(. | s)) <= log((m + A) / (m + 1)) <= (A - 1) / (m + 1)   for every expert (Jensen).
 * ``fit_bc_linear``: maximum likelihood among pi_h(a|s) \propto exp(phi(s,a) . theta_h), mixed with the uniform policy, without
   which the expected divergence is infinite at every n (separable data have positive probability).
@@ -41,16 +41,19 @@ def _counts(function: str, demos: Trajectories | Counts) -> Counts:
     return demos if isinstance(demos, Counts) else count(demos)
 
 
-def fit_bc(demos: Trajectories | Counts, *, smoothing: float = 1.0) -> FloatArray:
+def fit_bc(demos: Trajectories | Counts, *, smoothing: float = 1.0, stationary: bool = False) -> FloatArray:
     """Clone the policy behind ``demos`` by additive smoothing.
 
     Implements: pi[h, s, a] = (N_h(s, a) + smoothing) / (N_h(s) + A smoothing); smoothing = 1 is the Laplace estimator
-    of [tiapkin2023], the KL-optimal Bayes rule under a uniform prior.
+    of [tiapkin2023], the KL-optimal Bayes rule under a uniform prior. A stationary clone pools the stages: it has
+    sum_h N_h(s, a) in the place of N_h(s, a).
 
     Args:
         demos: demonstrations, or their counts (all that the estimator needs).
         smoothing: pseudo-count of each action, in [0, 1e12]. 0 is maximum likelihood: KL(expert || pi) is then infinite
             where an action of the expert was never seen.
+        stationary: whether one policy, fitted to all stages together, is to stand at every stage. Right for an expert that does
+            not look at the stage: its clone then has H times the data.
     Returns:
         pi [H, S, A], read-only; uniform where a state was never visited, for every smoothing.
     Exactness: closed form, a few ulp.
@@ -60,6 +63,10 @@ def fit_bc(demos: Trajectories | Counts, *, smoothing: float = 1.0) -> FloatArra
     """
     visits = _counts("fit_bc", demos).visits
     pseudo = as_real("fit_bc", "smoothing", smoothing, 0.0, MAX_SMOOTHING)
+    if not isinstance(stationary, bool | np.bool_):
+        fail("fit_bc", "stationary", "be True or False", repr(stationary))
+    if stationary:
+        visits = np.broadcast_to(visits.sum(axis=0), visits.shape)
     # A row never visited has mass 0 or A smoothing, all of it prior: 1 / A whatever the smoothing, 0 / 0 included.
     unseen = visits.sum(axis=-1, keepdims=True) == 0
     mass = np.where(unseen, 1.0, visits + pseudo)

@@ -11,15 +11,18 @@ whatever n; no outcome of probability zero is ever drawn. Rows are accurate to a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, fail, frozen
+from mdpsim.estimate.tables import Label, Names, Spaces, as_labels, read_episodes
 from mdpsim.kernels import rollout
 from mdpsim.mdp.forms import AnyMDP, Form, form
+from mdpsim.mdp.policies import as_policy, check_allowed
 from mdpsim.memory import GIB, empty, machine, zeros
 from mdpsim.records import record
 from mdpsim.rng import as_generator, pcg64_stream
@@ -37,7 +40,10 @@ class Trajectories:
         actions: [N, H] in [0, A).
         rewards: [N, H] finite.
         S, A: numbers of states and actions.
-    Arrays become read-only int64, int64 and float64, copied where anybody could still write to them.
+        state_labels, action_labels: S and A different strings or integers, what the numbers stand for; None where nothing does.
+            ``state_labels[s]`` is the label of a number, ``state_labels.index(x)`` the number of a label.
+    Arrays become read-only int64, int64 and float64, copied where anybody could still write to them. A table with a row a step
+    is read by ``Trajectories.from_table``.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
@@ -47,8 +53,13 @@ class Trajectories:
     rewards: FloatArray
     S: int
     A: int
+    state_labels: tuple[Label, ...] | None
+    action_labels: tuple[Label, ...] | None
 
-    def __init__(self, states: ArrayLike, actions: ArrayLike, rewards: ArrayLike, *, S: int, A: int) -> None:
+    def __init__(
+        self, states: ArrayLike, actions: ArrayLike, rewards: ArrayLike, *, S: int, A: int,
+        state_labels: Sequence[Label] | None = None, action_labels: Sequence[Label] | None = None,
+    ) -> None:
         n_states = as_count("Trajectories", "S", S)
         n_actions = as_count("Trajectories", "A", A)
         _check_lengths(actions)
@@ -56,8 +67,48 @@ class Trajectories:
         n, horizon = a.shape
         s = as_integers("Trajectories", "states", states, "N H+1", (n, horizon + 1), n_states)
         r = as_floats("Trajectories", "rewards", rewards, "N H", (n, horizon))
-        for name, value in (("states", s), ("actions", a), ("rewards", r), ("S", n_states), ("A", n_actions)):
+        names = [
+            None if labels is None else as_labels("Trajectories", f"{kind}_labels", labels, size)
+            for kind, labels, size in (("state", state_labels, n_states), ("action", action_labels, n_actions))
+        ]
+        fields = {"states": s, "actions": a, "rewards": r, "S": n_states, "A": n_actions, "state_labels": names[0],
+                  "action_labels": names[1]}
+        for name, value in fields.items():
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_table(
+        cls, table: Any, *, episode: str = "episode", t: str = "t", state: str = "state", action: str = "action",
+        reward: str | None = "reward", next_state: str | None = "next_state", S: int | None = None, A: int | None = None,
+        state_labels: Sequence[Label] | None = None, action_labels: Sequence[Label] | None = None, terminal: str | None = None,
+    ) -> Trajectories:
+        """Read episodes from a table with a row a step.
+
+        Args:
+            table: a pandas DataFrame, a structured array or a mapping of columns; its rows in any order.
+            episode, t, state, action, reward: names of its columns. Ids of episodes are integers or text; t is 0, 1, .. in each
+                episode; reward None: none was seen, and 0 is kept.
+            next_state: name of the column of the state that the action led to, read where the table has it (None: never). It
+                must be the state of the next row. Without it the last action leads to the state that ``terminal`` adds.
+            S, A: how many states and actions the table's numbers are of, the added state apart; None: one more than the
+                largest that occurs.
+            state_labels, action_labels: the labels in the order of their numbers. None: integers are numbers, text is labelled
+                in sorted order. A second table gets the numbers of the first by ``state_labels=first.state_labels``.
+            terminal: needed where lengths differ or no next_state is given: the label of a state that is added, the last
+                number. An episode of fewer than H steps is in it from its end to stage H, playing action 0 for reward 0; what
+                next_state says of its last step is not kept.
+        Returns:
+            Trajectories: episodes in the order of their ids; H is the longest; S counts the added state. The record is one of
+            an MDP in which that state is absorbing and worth 0. ``fit_bc`` sees action 0 there and nothing else of the padding:
+            rows of other states are what the table's own steps say. Without labels the added state is number S - 1.
+        Cost: a sort of the rows, and O(n H).
+        Raises:
+            ValueError: naming the column, and the episode and t where it is at fault: what is missing, steps that are missing
+                or there twice, numbers and text in one column, whole floats, unknown labels, contradictory next states.
+        """
+        names = Names(t, state, action, reward, next_state)
+        spaces = Spaces(S, A, state_labels, action_labels, terminal)
+        return cls(**read_episodes("Trajectories.from_table", table, episode, names, spaces))
 
     @property
     def n(self) -> int:
@@ -80,7 +131,8 @@ def _check_lengths(actions: Any) -> None:
         if len(lengths) > 1:
             fail(
                 "Trajectories", "actions",
-                "be of one length H in every episode (let those that end early stay in an absorbing state, reward 0)",
+                "be of one length H in every episode (let those that end early stay in an absorbing state, reward 0, as "
+                "Trajectories.from_table does)",
                 f"lengths from {min(lengths)} to {max(lengths)}",
             )
 
@@ -137,7 +189,7 @@ def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -
 
     Args:
         mdp: H stages, S states, A actions.
-        pi: [H, S, A] policy.
+        pi: [H, S, A] policy, or [S, A] for every stage.
         n: number of episodes, at least 1.
         rng: Generator (advanced by two 64-bit words, whatever n) or an integer seed.
     Returns:
@@ -151,8 +203,9 @@ def sample(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator | int) -
         ValueError: naming the argument, what was wanted and what came; more episodes than this machine's memory holds (where
             counts will do, ``sample_counts`` draws them for any n).
     """
-    model = form("sample", mdp)
-    policy = as_simplex("sample", "pi", pi, "H S A", model.shape)
+    model = form("sample", mdp, forbids=True)
+    policy = as_policy("sample", "pi", pi, model.shape)
+    check_allowed("sample", "pi", policy, model.forbidden)
     n = as_episodes("sample", n, model.shape[0])
     key = as_generator("sample", rng).integers(0, 2**64, size=2, dtype=np.uint64)
     return roll(model, policy, n, key)
@@ -195,7 +248,7 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
 
     Args:
         mdp: H stages, S states, A actions.
-        pi: [H, S, A] policy.
+        pi: [H, S, A] policy, or [S, A] for every stage.
         n: number of episodes, 1 to 10^12.
         rng: Generator or an integer seed. Over PCG64 the draws are those of numpy 2.5's ``binomial`` and ``random``, and it is
             left where they would leave it; any other bit generator gives the 128-bit seed of a PCG64, two words.
@@ -208,8 +261,9 @@ def sample_counts(mdp: AnyMDP, pi: ArrayLike, n: int, rng: np.random.Generator |
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
-    model = form("sample_counts", mdp)
-    policy = as_simplex("sample_counts", "pi", pi, "H S A", model.shape)
+    model = form("sample_counts", mdp, forbids=True)
+    policy = as_policy("sample_counts", "pi", pi, model.shape)
+    check_allowed("sample_counts", "pi", policy, model.forbidden)
     n = as_count("sample_counts", "n", n, high=MAX_COUNT)
     visits = np.zeros((mdp.H, mdp.S, mdp.A), np.int64)
     with pcg64_stream(as_generator("sample_counts", rng)) as stream:

@@ -27,11 +27,11 @@ def optimal_expert(mdp: AnyMDP) -> FloatArray:
 
     Cost: one backward induction. Raises ValueError where mdp is no MDP, LinearMDP or TokenMDP.
     """
-    return _greedy("optimal_expert", mdp)
+    return _greedy("optimal_expert", mdp, forbids=True)
 
 
-def _greedy(function: str, mdp: AnyMDP) -> FloatArray:
-    form(function, mdp)  # names the caller where mdp is none
+def _greedy(function: str, mdp: AnyMDP, *, forbids: bool = False) -> FloatArray:
+    form(function, mdp, forbids=forbids)  # names the caller where mdp is none
     return frozen(np.eye(mdp.A)[solve_hard(mdp).Q.argmax(axis=-1)])
 
 
@@ -40,7 +40,7 @@ def soft_expert(mdp: AnyMDP, *, beta: float, pi_ref: ArrayLike | None = None) ->
 
     Cost: one backward induction. Raises ValueError naming the argument, as solve_soft does.
     """
-    H, S, A = form("soft_expert", mdp).shape
+    H, S, A = form("soft_expert", mdp, forbids=True).shape
     return solve_soft(mdp, uniform_policy(H, S, A) if pi_ref is None else pi_ref, beta).pi
 
 
@@ -94,6 +94,7 @@ def suboptimal_expert(mdp: MDP, *, eps: float) -> FloatArray:
 
     if not isinstance(mdp, MDP):
         fail("suboptimal_expert", "mdp", "be an MDP (see to_tabular)", type(mdp).__name__)
+    form("suboptimal_expert", mdp)
     best = optimal_expert(mdp)
     worst = optimal_expert(MDP(mdp.P, -mdp.r, mdp.mu0, horizon=mdp.H))
     top = evaluate(mdp, best).J

@@ -1,8 +1,9 @@
 """Saving and loading what was seen of an MDP: one npz file a record, with a versioned header.
 
 The header is a JSON text stored as the array ``header``: {"format": "mdpsim", "schema": 1, "record": "Counts", "n": 10}.
-The other arrays are the record's own. Nothing is pickled. A file is written beside its place and moved there in one step; it is
-read through the record's constructor, so that a file passes the same guards as an argument. zip's CRC-32 covers every array.
+Labels of states and actions stand there too (schema 2). The other arrays are the record's own. Nothing is pickled. A file is
+written beside its place and moved there in one step; it is read through the record's constructor, so that a file passes the
+same guards as an argument. zip's CRC-32 covers every array.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mdpsim.atomic import replacing
 from mdpsim.estimate.data import Counts, Trajectories
 from mdpsim.estimate.preferences import Preferences
 
-FORMAT, SCHEMA = "mdpsim", 1
+FORMAT, SCHEMA = "mdpsim", 2  # 2: labels of states and actions; what has none is written as 1
 # What numpy and zipfile raise at files that are cut, changed, or none of theirs.
 DAMAGE = (
     ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError, RuntimeError, MemoryError, OverflowError,
@@ -37,7 +38,7 @@ class _Layout(NamedTuple):
     """How a record lies in a file: its arrays, its scalars, and how it is made of both."""
 
     arrays: Callable[[Any], dict[str, np.ndarray]]
-    scalars: Callable[[Any], dict[str, int]]
+    scalars: Callable[[Any], dict[str, Any]]
     make: Callable[..., Record]
 
 
@@ -45,17 +46,26 @@ def _episodes(t: Trajectories, prefix: str = "") -> dict[str, np.ndarray]:
     return {f"{prefix}states": t.states, f"{prefix}actions": t.actions, f"{prefix}rewards": t.rewards}
 
 
-def _preferences(S: int, A: int, label: Any, **arrays: Any) -> Preferences:
+def _spaces(t: Trajectories) -> dict[str, Any]:
+    """S, A, and the labels where there are any."""
+    labels = {"state_labels": t.state_labels, "action_labels": t.action_labels}
+    return {"S": t.S, "A": t.A, **{name: list(value) for name, value in labels.items() if value is not None}}
+
+
+def _preferences(
+    S: int, A: int, label: Any, state_labels: Any = None, action_labels: Any = None, **arrays: Any
+) -> Preferences:
+    spaces = {"S": S, "A": A, "state_labels": state_labels, "action_labels": action_labels}
     first, second = ([arrays[f"{p}_{name}"] for name in ("states", "actions", "rewards")] for p in ("first", "second"))
-    return Preferences(Trajectories(*first, S=S, A=A), Trajectories(*second, S=S, A=A), label)
+    return Preferences(Trajectories(*first, **spaces), Trajectories(*second, **spaces), label)
 
 
 _LAYOUTS: dict[str, _Layout] = {
-    "Trajectories": _Layout(_episodes, lambda t: {"S": t.S, "A": t.A}, Trajectories),
+    "Trajectories": _Layout(_episodes, _spaces, Trajectories),
     "Counts": _Layout(lambda c: {"visits": c.visits}, lambda c: {"n": c.n}, Counts),
     "Preferences": _Layout(
         lambda p: {**_episodes(p.first, "first_"), **_episodes(p.second, "second_"), "label": p.label},
-        lambda p: {"S": p.S, "A": p.A}, _preferences,
+        lambda p: _spaces(p.first), _preferences,
     ),
 }
 
@@ -73,7 +83,9 @@ def save(record: Record, path: str | os.PathLike[str]) -> None:
     if kind not in _LAYOUTS or not isinstance(record, Record):
         fail("save", "record", f"be one of {', '.join(_LAYOUTS)}", kind)
     layout = _LAYOUTS[kind]
-    header = {"format": FORMAT, "schema": SCHEMA, "record": kind, **layout.scalars(record)}
+    scalars = layout.scalars(record)
+    schema = SCHEMA if {"state_labels", "action_labels"} & set(scalars) else 1
+    header = {"format": FORMAT, "schema": schema, "record": kind, **scalars}
     try:
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header)), **layout.arrays(record)}
         with replacing(path) as name, open(name, "wb") as stream:

@@ -13,16 +13,19 @@ References: Bradley and Terry (1952); Christiano et al. (2017); [xie2024] and [t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import ROW_TOLERANCE, FloatArray, IntArray, as_floats, as_integers, as_simplex, fail, frozen
+from mdpsim.arrays import ROW_TOLERANCE, FloatArray, IntArray, as_floats, as_integers, fail, frozen
 from mdpsim.estimate.data import Trajectories, as_episodes, roll
+from mdpsim.estimate.tables import Label, Names, Spaces, read_pairs
 from mdpsim.kernels.preference import draw_labels, logistic
 from mdpsim.mdp.forms import AnyMDP, form
+from mdpsim.mdp.policies import as_policy, check_allowed
 from mdpsim.records import record
 from mdpsim.rng import as_generator
 
@@ -32,7 +35,7 @@ Link = Callable[[FloatArray], ArrayLike]
 @record
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Preferences:
-    """n labelled pairs of episodes.
+    """n labelled pairs of episodes; ``Preferences.from_table`` reads them from a table with a row a step.
 
     Args:
         first, second: Trajectories of equal n, H, S and A; the episodes of a pair start in the same state.
@@ -52,6 +55,9 @@ class Preferences:
         sizes = tuple((t.n, t.H, t.S, t.A) for t in (first, second))
         if sizes[0] != sizes[1]:
             fail("Preferences", "second", f"have the sizes (n, H, S, A) = {sizes[0]} of first", sizes[1])
+        for name in ("state_labels", "action_labels"):
+            if getattr(first, name) != getattr(second, name):
+                fail("Preferences", "second", f"have the {name} of first", getattr(second, name))
         apart = first.states[:, 0] != second.states[:, 0]
         if apart.any():
             i = int(apart.argmax())
@@ -60,6 +66,33 @@ class Preferences:
         labels = as_integers("Preferences", "label", label, "n", (first.n,), 2)
         for name, value in (("first", first), ("second", second), ("label", labels)):
             object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_table(
+        cls, table: Any, *, pair: str = "pair", which: str = "which", label: str = "label", t: str = "t", state: str = "state",
+        action: str = "action", reward: str | None = "reward", next_state: str | None = "next_state", S: int | None = None,
+        A: int | None = None, state_labels: Sequence[Label] | None = None, action_labels: Sequence[Label] | None = None,
+        terminal: str | None = None,
+    ) -> Preferences:
+        """Read pairs of episodes from a table with a row a step.
+
+        Args:
+            table: as in ``Trajectories.from_table``.
+            pair, which: names of the columns of a pair's id, and of which episode of the pair a row is of: 0 or "first", 1 or
+                "second".
+            label: name of the column that holds 1 where the first of the pair was preferred, 0 where the second, in every row.
+            t, state, action, reward, next_state, S, A, state_labels, action_labels, terminal: as in
+                ``Trajectories.from_table``; H is the longest episode of all.
+        Returns:
+            Preferences: pairs in the order of their ids; labels of states and actions are those of ``first``.
+        Cost: a sort of the rows, and O(n H).
+        Raises:
+            ValueError: as ``Trajectories.from_table``; a pair with one episode, with two labels, or from two first states.
+        """
+        names = Names(t, state, action, reward, next_state)
+        spaces = Spaces(S, A, state_labels, action_labels, terminal)
+        one, two, labels = read_pairs("Preferences.from_table", table, pair, which, label, names, spaces)
+        return cls(Trajectories(**one), Trajectories(**two), labels)
 
     @property
     def n(self) -> int:
@@ -94,7 +127,7 @@ def sample_preferences(
 
     Args:
         mdp: H stages, S states, A actions.
-        pi, pi_other: [H, S, A] policies of the first and of the second episode.
+        pi, pi_other: [H, S, A] policies of the first and of the second episode, or [S, A] for every stage.
         n: number of pairs, at least 1.
         rng: Generator (advanced by six 64-bit words, whatever n) or an integer seed.
         link: another preference model: a function p of the differences R(first) - R(second) [n] to probabilities [n], with
@@ -107,9 +140,11 @@ def sample_preferences(
         ValueError: naming the argument, what was wanted and what came; a link that returns anything but probabilities, or
             whose p(d) and p(-d) do not sum to one; more pairs than this machine's memory holds.
     """
-    model = form("sample_preferences", mdp)
-    one = as_simplex("sample_preferences", "pi", pi, "H S A", model.shape)
-    two = as_simplex("sample_preferences", "pi_other", pi_other, "H S A", model.shape)
+    model = form("sample_preferences", mdp, forbids=True)
+    one = as_policy("sample_preferences", "pi", pi, model.shape)
+    two = as_policy("sample_preferences", "pi_other", pi_other, model.shape)
+    for name, policy in (("pi", one), ("pi_other", two)):
+        check_allowed("sample_preferences", name, policy, model.forbidden)
     n = as_episodes("sample_preferences", n, model.shape[0], sides=2)
     if link is not None and not callable(link):
         fail("sample_preferences", "link", "be a function of the differences, or None", repr(link))

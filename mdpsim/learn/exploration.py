@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_count, as_real, as_simplex, fail, frozen, shown, unknown
+from mdpsim.arrays import FloatArray, as_count, as_real, fail, frozen, shown, unknown
 from mdpsim.kernels import ucbvi
 from mdpsim.learn.trace import BUDGET, STOPPED, Trace, log_spaced
-from mdpsim.mdp.forms import AnyMDP, by_next
+from mdpsim.mdp.forms import AnyMDP, by_next, form
+from mdpsim.mdp.policies import as_policy
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
 from mdpsim.rng import as_generator
@@ -50,7 +51,7 @@ def explore(
     Args:
         learner: eps, delta, bonus, bonus_scale, reward, stop, replan, budget; its class names the errors.
         mdp: dense P and rewards in [0, 1].
-        pi_ref: [H, S, A].
+        pi_ref: [H, S, A], or [S, A] for every stage.
         rng: Generator (advanced by two 64-bit words) or seed.
         beta: weight of the KL divergence; 0 plans hard.
         deviate: whether an episode may deviate from the policy to the widest action.
@@ -60,6 +61,7 @@ def explore(
     where = f"{type(learner).__name__}.run"
     if not isinstance(mdp, MDP) or isinstance(mdp.P, Successors):
         fail(where, "mdp", "be an MDP with dense P", f"{type(mdp).__name__}{' of Successors' if isinstance(mdp, MDP) else ''}")
+    form(where, mdp)
     if mdp.r.min() < 0.0 or mdp.r.max() > 1.0:
         fail(where, "mdp", "have rewards in [0, 1]", f"[{mdp.r.min():g}, {mdp.r.max():g}]")
     shown = by_next(mdp)
@@ -68,7 +70,7 @@ def explore(
         if possible.min() < 0.0 or possible.max() > 1.0:
             fail(where, "mdp", "have rewards of transitions in [0, 1]", f"[{possible.min():g}, {possible.max():g}]")
     shape = (mdp.H, mdp.S, mdp.A)
-    ref = as_simplex(where, "pi_ref", pi_ref, "H S A", shape)
+    ref = as_policy(where, "pi_ref", pi_ref, shape)
     key = as_generator(where, rng).integers(0, 2**64, size=2, dtype=np.uint64)
     best = solve_soft(mdp, ref, beta)
     checkpoints = log_spaced(learner.budget)

@@ -48,6 +48,7 @@ from mdpsim.kernels import lsvi
 from mdpsim.learn.exploration import as_trace, check, check_beta
 from mdpsim.learn.trace import Trace, log_spaced
 from mdpsim.mdp.linear import LinearMDP
+from mdpsim.mdp.policies import as_policy
 from mdpsim.rng import as_generator
 from mdpsim.solve.exact import solve_soft
 
@@ -101,7 +102,7 @@ class LSVIUCBEnt:
         Args:
             mdp: a linear MDP with rewards in [0, 1]; its mu is what episodes are drawn from (and what exact gaps, and the
                 oracle's certificate, are computed with), the learner sees features and next states only.
-            pi_ref: [H, S, A]; where it is zero neither the policy nor the exploration ever plays.
+            pi_ref: [H, S, A], or [S, A] for every stage; where it is zero neither the policy nor the exploration ever plays.
             rng: Generator (advanced by two 64-bit words) or seed.
             phi: [S, A, d] the features that the learner is given, rows on the simplex; None is those of ``mdp``. With others
                 the model is misspecified, and nothing is guaranteed.
@@ -118,7 +119,7 @@ class LSVIUCBEnt:
         if r.min() < 0.0 or r.max() > 1.0 + 1e-12:  # sums of products may round above 1
             fail("LSVIUCBEnt.run", "mdp", "have rewards in [0, 1]", f"[{r.min():g}, {r.max():g}]")
         shape = (mdp.H, mdp.S, mdp.A)
-        ref = as_simplex("LSVIUCBEnt.run", "pi_ref", pi_ref, "H S A", shape)
+        ref = as_policy("LSVIUCBEnt.run", "pi_ref", pi_ref, shape)
         features = mdp.phi if phi is None else as_simplex("LSVIUCBEnt.run", "phi", phi, "S A d", (mdp.S, mdp.A, None))
         key = as_generator("LSVIUCBEnt.run", rng).integers(0, 2**64, size=2, dtype=np.uint64)
         best = solve_soft(mdp, ref, self.beta)

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mdpsim.arrays import FloatArray, as_real, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_real, fail, frozen
 from mdpsim.estimate.reward import RewardFit
 from mdpsim.mdp.forms import form
 from mdpsim.mdp.linear import LinearMDP
+from mdpsim.mdp.policies import as_policy
 from mdpsim.mdp.tabular import MDP
 
 SMOOTH = 1e-3
@@ -44,7 +45,7 @@ def pessimistic_policy(
     Cost: a backward induction, an occupancy and D^2 a step, D = fit.theta.size.
     """
     model = form("pessimistic_policy", mdp)
-    clone = as_simplex("pessimistic_policy", "clone", clone, "H S A", model.shape)
+    clone = as_policy("pessimistic_policy", "clone", clone, model.shape)
     if not isinstance(fit, RewardFit) or fit.r.shape != model.shape:
         fail("pessimistic_policy", "fit", f"be a RewardFit of H, S, A = {model.shape}", getattr(fit, "r", fit))
     radius = as_real("pessimistic_policy", "radius", radius, 0.0, 1e6)

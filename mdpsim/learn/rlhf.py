@@ -24,14 +24,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_beta, as_count, as_real, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, IntArray, as_beta, as_count, as_real, fail, frozen
 from mdpsim.estimate.cloning import fit_bc, fit_bc_linear
 from mdpsim.estimate.data import Counts, Trajectories
 from mdpsim.estimate.preferences import Link, sample_preferences
 from mdpsim.estimate.reward import RewardFit, check_box, differences, fit_rows
 from mdpsim.learn.pessimism import pessimistic_policy
 from mdpsim.learn.ucbvi_ent import UCBVIEnt
+from mdpsim.mdp.forms import form
 from mdpsim.mdp.linear import LinearMDP
+from mdpsim.mdp.policies import as_policy
 from mdpsim.mdp.tabular import MDP
 from mdpsim.records import record
 from mdpsim.rng import as_generator
@@ -145,7 +147,7 @@ class RLHF:
             mdp: an MDP, or a LinearMDP (rewards are then linear in its features, and the clone log-linear in them).
             demos: demonstrations of the expert.
             rng: Generator or seed: of the pairs, and of the planner if there is one.
-            clone: [H, S, A] a policy to use in place of the clone of ``demos``.
+            clone: [H, S, A], or [S, A] for every stage: a policy to use in place of the clone of ``demos``.
         Returns:
             RLHFRun.
         Raises:
@@ -155,8 +157,9 @@ class RLHF:
             fail("RLHF.run", "mdp", "be an MDP or a LinearMDP", type(mdp).__name__)
         if self.planner is not None and not isinstance(mdp, MDP):
             fail("RLHF.run", "mdp", "be an MDP where a planner explores", type(mdp).__name__)
+        form("RLHF.run", mdp)  # a fitted reward would forget what is forbidden
         phi = mdp.phi if isinstance(mdp, LinearMDP) else None
-        start = self._clone(mdp, demos, phi) if clone is None else as_simplex("RLHF.run", "clone", clone, "H S A", _shape(mdp))
+        start = self._clone(mdp, demos, phi) if clone is None else as_policy("RLHF.run", "clone", clone, _shape(mdp))
         generator = as_generator("RLHF.run", rng)
         prefs = sample_preferences(mdp, start, start, self.n_pairs[-1], generator, link=self.link)
         rows, fits, plans, values = differences(prefs, phi), [], [], []
@@ -188,14 +191,15 @@ class RLHF:
 
         Args:
             mdp: its dynamics; its own rewards are not read.
-            clone: [H, S, A].
+            clone: [H, S, A], or [S, A] for every stage.
             fit: as fit_reward returns it for preferences in ``mdp``.
             beta: weight; only ``run`` applies ``decay``.
             rng: of a planner that explores.
         Raises:
             ValueError: naming the argument, what was wanted and what came.
         """
-        clone, weight = as_simplex("RLHF.plan", "clone", clone, "H S A", _shape(mdp)), as_beta("RLHF.plan", beta)
+        form("RLHF.plan", mdp)
+        clone, weight = as_policy("RLHF.plan", "clone", clone, _shape(mdp)), as_beta("RLHF.plan", beta)
         if not isinstance(fit, RewardFit) or fit.r.shape != _shape(mdp):
             fail("RLHF.plan", "fit", f"be a RewardFit of H, S, A = {_shape(mdp)}", getattr(fit, "r", fit))
         if self.planner is not None:

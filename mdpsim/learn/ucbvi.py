@@ -64,8 +64,8 @@ class UCBVI:
 
         Args:
             mdp: an MDP with dense P and rewards in [0, 1]; the learner sees counts only.
-            pi_ref: [H, S, A]; only its support is read as a restriction (no other action is played, and the optimum is that
-                over it), and ties share mass in proportion to it. The uniform policy restricts nothing.
+            pi_ref: [H, S, A], or [S, A] for every stage; only its support is read as a restriction (no other action is played,
+                and the optimum is that over it), and ties share mass in proportion to it. The uniform policy restricts nothing.
             rng: Generator (advanced by two 64-bit words) or seed.
         Returns:
             Trace: ``gap`` is V* - V^pi from mu0, ``upper`` and ``lower`` bound Q*, ``kls`` are to pi_ref. At status "budget"

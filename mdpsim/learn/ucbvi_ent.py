@@ -80,7 +80,7 @@ class UCBVIEnt:
         Args:
             mdp: an MDP with dense P and rewards in [0, 1]; its P is what episodes are drawn from (and what the exact gaps
                 of the trace are computed with), the learner sees counts only.
-            pi_ref: [H, S, A]; where it is zero neither the policy nor the exploration ever plays.
+            pi_ref: [H, S, A], or [S, A] for every stage; where it is zero neither the policy nor the exploration ever plays.
             rng: Generator (advanced by two 64-bit words) or seed.
         Returns:
             Trace: at status "budget" its certificate says what is known of the policy.

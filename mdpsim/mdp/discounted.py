@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_real, as_simplex, fail
+from mdpsim.mdp.absorbing import absorbing
 from mdpsim.mdp.rewards import as_rewards
 from mdpsim.mdp.successors import Successors
 from mdpsim.records import record
@@ -26,6 +27,8 @@ class DiscountedMDP:
         r: [S, A] rewards, any finite real numbers; or rewards of transitions, [S, A, S] or, for Successors, [S, A, K] along
             next_state, of which the mean is kept: all that values depend on, and nothing samples from this record.
         gamma: discount in [0, 1).
+        terminal: states that end an episode, as numbers or as a mask [S]: whatever P and r hold there, every action leads back
+            to the state and earns 0.
     Rows that do not sum to one within 1e-9 are an error; the others are renormalised. Input is copied, but for read-only
     C-contiguous float64 arrays in memory of their own, which nobody can write: they are shared.
     Raises:
@@ -36,7 +39,11 @@ class DiscountedMDP:
     r: FloatArray
     gamma: float
 
-    def __init__(self, P: ArrayLike | Successors, r: ArrayLike, gamma: float) -> None:
+    def __init__(
+        self, P: ArrayLike | Successors, r: ArrayLike, gamma: float, *, terminal: ArrayLike | None = None
+    ) -> None:
+        if terminal is not None:
+            P, r = absorbing("DiscountedMDP", P, r, terminal, staged=False)
         if isinstance(P, Successors):
             p = P
             if P.shape[0] != 1:

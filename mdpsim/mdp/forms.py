@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdpsim.arrays import FloatArray, fail, frozen
 from mdpsim.kernels import bellman, discounted, evaluate, linear, rollout, successors
@@ -46,6 +47,7 @@ class Form(NamedTuple):
     rows: those of the dynamics that hold probability rows, from which sampling draws.
     shape: (H, S, A).
     mu0: [S] law of the first state.
+    forbidden: None, or the mask [H or 1, S, A] of forbidden actions, whose ``reward`` is 0 here: callers keep policies off.
     """
 
     solve: ModuleType
@@ -57,24 +59,30 @@ class Form(NamedTuple):
     rows: tuple[FloatArray, ...]
     shape: tuple[int, int, int]
     mu0: FloatArray
+    forbidden: NDArray[np.bool_] | None = None
 
 
-def form(function: str, mdp: Any) -> Form:
-    """The form of a record; ``function`` is who asks.
+def form(function: str, mdp: Any, *, forbids: bool = False) -> Form:
+    """The form of a record; ``function`` is who asks, ``forbids`` whether it reads ``Form.forbidden``.
 
     Raises:
-        ValueError: anything but an MDP, a LinearMDP or a TokenMDP.
+        ValueError: anything but an MDP, a LinearMDP or a TokenMDP; forbidden actions, where the function does not know of them.
     """
     if isinstance(mdp, TokenMDP):
         mdp = mdp.tabular
     if isinstance(mdp, MDP):
         p = mdp.P
         _, n_states, n_actions, _ = p.shape
-        shape = (mdp.horizon, n_states, n_actions)
+        shape, r, lost = (mdp.horizon, n_states, n_actions), mdp.r, mdp.forbidden
+        if lost is not None:
+            if not forbids:
+                known = "solve_soft, solve_hard, evaluate and the samplers know them"
+                fail(function, "mdp", f"have no forbidden actions (rewards of -inf; {known})", f"{int(lost.sum())} of them")
+            r = frozen(np.where(lost, 0.0, r))
         if isinstance(p, Successors):
             dynamics = (p.next_state, p.prob)
-            return Form(successors, successors, successors, dynamics, mdp.r, (mdp.r, by_next(mdp)), (p.prob,), shape, mdp.mu0)
-        return Form(bellman, evaluate, rollout, (p,), mdp.r, (mdp.r, by_next(mdp)), (p,), shape, mdp.mu0)
+            return Form(successors, successors, successors, dynamics, r, (r, by_next(mdp)), (p.prob,), shape, mdp.mu0, lost)
+        return Form(bellman, evaluate, rollout, (p,), r, (r, by_next(mdp)), (p,), shape, mdp.mu0, lost)
     if isinstance(mdp, LinearMDP):
         dynamics, shape = (mdp.phi, mdp.mu), (mdp.H, mdp.S, mdp.A)
         return Form(linear, linear, linear, dynamics, mdp.theta, (mdp.theta,), dynamics, shape, mdp.mu0)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.arrays import FloatArray, as_count, as_simplex, fail, frozen
+from mdpsim.mdp.forms import form
 from mdpsim.mdp.successors import Successors
 from mdpsim.mdp.tabular import MDP
 
@@ -210,6 +211,7 @@ def to_gymnasium(mdp: MDP) -> gymnasium.Env:
     """
     if not isinstance(mdp, MDP):
         fail("to_gymnasium", "mdp", "be an mdpsim.MDP (see to_tabular of the other records)", type(mdp).__name__)
+    form("to_gymnasium", mdp)
     return _environment_class()(mdp)
 
 

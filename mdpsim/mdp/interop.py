@@ -10,9 +10,10 @@ layout                          transitions                                rewar
                                 the pair (s_indices[l], a_indices[l])
 ==============================  =========================================  ===============================================
 
-A reward for each transition is kept as such: values read its mean, samplers draw it. Our arrays are finite, so an infeasible
-action is forbidden by the reference policy that comes with the MDP; and it is stored as a copy of the first feasible action
-of its state, so that the hard optimal values are right without the reference too.
+A reward for each transition is kept as such: values read its mean, samplers draw it. The rewards that come out are finite (an
+MDP of one's own may hold -inf, which not every function reads): an infeasible action is forbidden by the reference policy that
+comes with the MDP; and it is stored as a copy of the first feasible action of its state, so that the hard optimal values are
+right without the reference too.
 References: the documentation of mdptoolbox.mdp.MDP (pymdptoolbox 4.0) and quantecon.markov.DiscreteDP (QuantEcon.py 0.8).
 """
 

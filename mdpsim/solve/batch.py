@@ -18,6 +18,7 @@ from mdpsim.arrays import FloatArray, as_floats, as_numbers, as_simplex, fail, f
 from mdpsim.kernels import batch, bellman
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.mdp.linear import LinearMDP
+from mdpsim.mdp.policies import as_policy
 from mdpsim.mdp.tabular import MDP
 from mdpsim.memory import empty
 from mdpsim.solve.exact import Solution
@@ -36,7 +37,7 @@ def solve_soft_batch(mdp: AnyMDP, pi_ref: ArrayLike, beta: ArrayLike, r: ArrayLi
 
     Args:
         mdp: H stages, S states, A actions.
-        pi_ref: [H, S, A] reference policy, the same for all.
+        pi_ref: [H, S, A] reference policy, or [S, A] for every stage; the same for all.
         beta: a number or [B], each in [0, inf]; 0 and inf as in ``solve_soft``.
         r: [B, H or 1, S, A] rewards, or [H or 1, S, A] for all; None takes the MDP's. For a LinearMDP theta, [B, H or 1, d] or
             [H or 1, d].
@@ -51,7 +52,7 @@ def solve_soft_batch(mdp: AnyMDP, pi_ref: ArrayLike, beta: ArrayLike, r: ArrayLi
     """
     where = "solve_soft_batch"
     model = form(where, mdp)
-    ref = as_simplex(where, "pi_ref", pi_ref, "H S A", model.shape)
+    ref = as_policy(where, "pi_ref", pi_ref, model.shape)
     betas = _betas(where, beta)
     rewards = _rewards(where, mdp, model, r)
     n = max(betas.size, rewards.shape[0])
@@ -80,7 +81,7 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
 
     Args:
         mdps: B MDPs with dense transitions and equal H, S, A; all staged or all stationary in P, and in r.
-        pi_ref: [H, S, A] for all, or [B, H, S, A].
+        pi_ref: [H, S, A] for all, or [S, A] for all and every stage, or [B, H, S, A].
         beta: a number or [B], each in [0, inf].
     Returns:
         Solution with a leading axis: V [B, H+1, S], Q [B, H, S, A], pi [B, H, S, A].
@@ -101,9 +102,10 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
     n, horizon, (n_states, n_actions) = len(mdps), mdps[0].H, shapes[0][1][1:]
     shape = (horizon, n_states, n_actions)
     given = np.ndim(pi_ref) == 4
-    axes, sizes = ("B H S A", (n, *shape)) if given else ("H S A", shape)
-    ref = as_simplex(where, "pi_ref", pi_ref, axes, sizes)
-    ref = ref if given else ref[None]
+    if given:
+        ref = as_simplex(where, "pi_ref", pi_ref, "B H S A", (n, *shape))
+    else:
+        ref = as_policy(where, "pi_ref", pi_ref, shape)[None]
     betas = _betas(where, beta)
     if betas.size not in (1, n):
         fail(where, "beta", f"have 1 or B = {n} entries", betas.size)
@@ -153,6 +155,7 @@ def _shapes(where: str, b: int, mdp: Any) -> tuple[tuple[int, ...], tuple[int, .
     """Shapes of P and r, and H, of one dense MDP."""
     if not isinstance(mdp, MDP) or not isinstance(mdp.P, np.ndarray):
         fail(where, "mdps", "be MDPs with dense transitions", f"{mdp!r} at {b}")
+    form(where, mdp)
     return mdp.P.shape, mdp.r.shape, mdp.H
 
 
