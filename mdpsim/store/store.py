@@ -31,6 +31,7 @@ from mdpsim.store.schema import checksum, decode, encode
 from mdpsim.versions import gpu, versions
 
 MAX_SEED = 2**63 - 1  # what sqlite's integers hold
+_PLACE = "series = ? AND seed = ? AND trial = ?"
 DEFAULT_PATH = Path(".mdpsim") / "results.db"
 
 __all__ = ["DEFAULT_PATH", "Store", "StoreWarning", "as_store", "record_key"]
@@ -131,6 +132,8 @@ class Store:
                         f"{where}, trial {trial}: measured {values}, but the store holds {stored} for the same trial, revision "
                         "and platform: is the measure a function of its point and rng alone; was rev raised when it changed?"
                     )
+                elif not self._all(f"SELECT 1 FROM records INDEXED BY by_series WHERE {_PLACE}", *place):
+                    self._db.execute("REINDEX")  # the row is there, and the index does not find it: it is damaged
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
