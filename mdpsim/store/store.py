@@ -132,7 +132,7 @@ class Store:
                         f"{where}, trial {trial}: measured {values}, but the store holds {stored} for the same trial, revision "
                         "and platform: is the measure a function of its point and rng alone; was rev raised when it changed?"
                     )
-                elif not self._all(f"SELECT 1 FROM records INDEXED BY by_series WHERE {_PLACE}", *place):
+                elif not self._all(f'SELECT "values" FROM records INDEXED BY by_series WHERE {_PLACE}', *place):
                     self._db.execute("REINDEX")  # the row is there, and the index does not find it: it is damaged
 
     @contextmanager
@@ -179,13 +179,14 @@ class Store:
         return found[0][0] if found else None
 
     def _look_through(self, claim: Claim, arm: str, point: Point, seed: int) -> set[int]:
-        """The trials of a series whose rows are damaged: as if they were not there. Each series is read once."""
+        """The trials of a series that are listed and have no whole row: as if they were not there. Each series is read once."""
         series = self._find_series(claim, arm, point)
         if series is None:
             return set()
         if (series, seed) not in self._damaged:
-            found = self._read(claim, arm, point, seed)
-            self._damaged[series, seed] = {trial for trial, columns, _ in found if columns is None}
+            whole = {trial for trial, columns, _ in self._read(claim, arm, point, seed) if columns is not None}
+            listed = self._all("SELECT trial FROM records WHERE series = ? AND seed = ?", series, seed)  # of the index alone
+            self._damaged[series, seed] = {trial for (trial,) in listed} - whole
         return self._damaged[series, seed]
 
     def _read(
