@@ -134,6 +134,18 @@ def test_a_hung_measure_is_named_and_the_rest_goes_on(tmp_path: Path, jobs: str)
     assert list(found) == ["toy/good"]
 
 
+def test_a_budget_holds_though_a_measure_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mdpsim.claims.run.GRACE", 2.0)
+    bad = load_claims(claims_file(tmp_path, "time.sleep(10_000)"))
+    start = time.monotonic()
+    with Store(":memory:") as store:
+        with pytest.raises(MeasureError, match="did not end within 2 s after the budget was spent") as error:
+            run_all(bad, preset="quick", seed=0, sink=store, jobs=2, budget=3.0)
+        assert error.value.claims == ("toy/coins",)
+        assert store.held()
+    assert time.monotonic() - start < 60
+
+
 @pytest.mark.parametrize("what", ["os._exit(3)", "os.kill(os.getpid(), 11)"])
 def test_a_worker_that_dies_costs_no_other_claim_its_verdict(tmp_path: Path, what: str) -> None:
     done, found = verified(claims_file(tmp_path, what), "--jobs", "2")
@@ -156,6 +168,8 @@ def test_a_pool_that_cannot_take_work_is_rebuilt(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(pool.Pool, "submit", sick)
     (claim,) = load_claims(toy.__file__)
+    slow = tuple(Point(p, pause=20) for p in claim.grid["quick"])  # so that others wait in the pool that is replaced
+    claim = replace(claim, grid=claim.grid | {"quick": slow})
     assert verify(claim, preset="quick", jobs=2).status == "supported"
     assert calls[0] > 3
 

@@ -15,7 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from mdpsim.arrays import as_count, as_real, fail
@@ -210,9 +210,9 @@ class Flow:
                 if not self._finish(chunk, future, engine):
                     lost.append(chunk)
             hung = self._hung(engine, pending) if not done else []
+            limit = f"{GRACE:g} s after the budget was spent" if self._late() else f"{self.timeout:g} s (--timeout)"
             for future in hung:
-                limit = min(self.timeout, max(self.deadline - time.monotonic() + GRACE, 0.0)) if self._late() else self.timeout
-                self._fail(pending.pop(future), f"did not end within {limit:g} s; its worker was ended (--timeout)")
+                self._fail(pending.pop(future), f"did not end within {limit}; its worker was ended")
             if hung or (not done and not engine.alive()):
                 lost += pending.values()
             if lost or hung:
@@ -240,7 +240,7 @@ class Flow:
         try:
             measured = future.result()
             self._check_names(chunk, measured.columns)
-        except (BrokenProcessPool, OSError):
+        except (BrokenProcessPool, CancelledError, OSError):  # of a pool that died, or was replaced while this was in its queue
             return False
         except MeasureError as error:
             self.failed[chunk.claim.id] = error
