@@ -17,6 +17,7 @@ from mdpsim.store.schema import decode
 
 PAGE = 4096  # bytes
 FAILURES = 50_000  # queries that may fail: about a second, where a page high up in the tree is lost
+RUN = ("started", "host", "fingerprint", "versions")  # columns of the run table
 KEYS = 2**64  # what the first 8 bytes of a key can be
 
 
@@ -32,14 +33,14 @@ def copy(path: str, db: sqlite3.Connection) -> tuple[int, int]:
         old.execute("PRAGMA trusted_schema=OFF")
         runs = {row[0]: row for row in _by_number(old, "runs", 5) if _plain(row, (int, bytes, bytes, bytes, bytes))}
         series = {row[0]: row for row in _by_number(old, "series", 5) if _plain(row, (int, bytes, int, bytes, bytes))}
-        unknown = (None, b"", b"", b"salvaged", b"{}")
-        numbers = {n: _insert(db, "runs", ("started", "host", "fingerprint", "versions"), row) for n, row in runs.items()}
-        numbers[None] = _insert(db, "runs", ("started", "host", "fingerprint", "versions"), unknown) if series else None
+        numbers = {n: _insert(db, "runs", RUN, row) for n, row in runs.items()}
         places = {n: _insert(db, "series", ("claim", "rev", "arm", "point"), row) for n, row in series.items()}
         kept = lost = 0
         for key, of, seed, trial, values, check, run in _by_key(old, path):
             if of in places and type(seed) is int and type(trial) is int and decode(key, values, check) is not None:
-                row = (key, places[of], seed, trial, values.decode(), check, numbers.get(run, numbers[None]))
+                if run not in numbers:  # its row is lost: what is known of it
+                    numbers[run] = _insert(db, "runs", RUN, (None, b"", b"", b"salvaged", b"{}"))
+                row = (key, places[of], seed, trial, values.decode(), check, numbers[run])
                 kept += db.execute("INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount
             else:
                 lost += 1
@@ -85,15 +86,15 @@ def _by_number(db: sqlite3.Connection, table: str, width: int) -> Iterator[tuple
                 ranges += [(middle, high), (low, middle)]
 
 
-def _copy_costs(old: sqlite3.Connection, db: sqlite3.Connection, numbers: dict[Any, Any], places: dict[int, int]) -> None:
+def _copy_costs(old: sqlite3.Connection, db: sqlite3.Connection, numbers: dict[Any, int], places: dict[Any, int]) -> None:
     """The table of costs, as far as it can be read: it decides nothing."""
     try:
         rows = old.execute("SELECT run, series, seed, measure, trials, seconds FROM costs").fetchall()
     except sqlite3.DatabaseError:
         return
     for run, of, seed, measure, trials, seconds in rows:
-        if of in places and isinstance(measure, bytes):
-            row = (numbers.get(run, numbers[None]), places[of], seed, measure.decode("utf-8", "replace"), trials, seconds)
+        if of in places and run in numbers and isinstance(measure, bytes):
+            row = (numbers[run], places[of], seed, measure.decode("utf-8", "replace"), trials, seconds)
             db.execute("INSERT OR IGNORE INTO costs VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
