@@ -15,10 +15,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import mdpsim as m  # noqa: E402
 import test_guards as guards  # noqa: E402
 import toy  # noqa: E402
-
-import mdpsim as m  # noqa: E402
 from mdpsim.align.transforms import LOG, Function  # noqa: E402
 from mdpsim.mdp import families, token_families  # noqa: E402
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import numbers
 import os
 import re
 import selectors
@@ -50,6 +51,8 @@ def flat(x: Any, depth: int = 0) -> Iterator[Any]:
         yield x.detach().numpy()
     elif isinstance(x, np.ndarray | np.generic | int | float | complex):
         yield np.asarray(x)
+    elif isinstance(x, numbers.Real):
+        yield np.asarray(float(x))
     elif isinstance(x, dict):
         yield from flat([*x, *x.values()], depth + 1)
     elif isinstance(x, tuple | list):

@@ -71,7 +71,7 @@ def _describe(axes: str, sizes: tuple[int | None, ...]) -> str:
     return f"have shape [{', '.join(letters)}] = ({shown}{',' if len(letters) == 1 else ''})"
 
 
-def _as_array(function: str, argument: str, x: ArrayLike, wanted: Callable[[], str]) -> NDArray[Any]:
+def as_array(function: str, argument: str, x: ArrayLike, wanted: Callable[[], str]) -> NDArray[Any]:
     """What numpy makes of an argument; ``wanted()`` is said where it makes nothing of it.
 
     numpy drops masks without a word, also those of masked arrays inside lists: a mask that hides something is refused.
@@ -172,7 +172,7 @@ def as_numbers(function: str, argument: str, x: ArrayLike, wanted: str = "be an 
     Raises:
         ValueError: what is no array, masked entries, complex numbers, text, times, objects, integers that float64 rounds.
     """
-    a = _as_array(function, argument, x, lambda: wanted)
+    a = as_array(function, argument, x, lambda: wanted)
     _check_real(function, argument, a, x)
     return _floats(function, argument, a, x)
 
@@ -186,7 +186,7 @@ def as_floats(function: str, argument: str, x: ArrayLike, axes: str, sizes: tupl
     Raises:
         ValueError: masked entries, wrong dtype, shape, an empty axis, NaN or infinity, integers that float64 rounds.
     """
-    a = _as_array(function, argument, x, lambda: _describe(axes, sizes))
+    a = as_array(function, argument, x, lambda: _describe(axes, sizes))
     _check_real(function, argument, a, x)
     _check_shape(function, argument, a, axes, sizes)
     a = _floats(function, argument, a, x)
@@ -237,7 +237,7 @@ def as_simplex(function: str, argument: str, x: ArrayLike, axes: str, sizes: tup
 
 def real_or_nan(x: object) -> float:
     """A real number as a float; NaN for what is none, or lies beyond float64."""
-    if not isinstance(x, numbers.Real) or isinstance(x, bool):
+    if not isinstance(x, numbers.Real) or isinstance(x, bool | np.timedelta64):  # numpy registers durations as integers
         return np.nan
     try:
         return float(x)
@@ -272,10 +272,33 @@ def as_real(function: str, argument: str, x: object, low: float, high: float) ->
 def as_count(function: str, argument: str, x: object, low: int = 1, high: int | None = None) -> int:
     """Guard an integer in [low, high] (sample sizes, horizons, seeds); without a stated high, below 2^62."""
     top = 2**62 if high is None else high
-    if isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= int(x) <= top:
-        return int(x)
-    limit = f" and <= {top}" if high is not None or (isinstance(x, numbers.Integral) and int(x) > top) else ""
+    whole = isinstance(x, numbers.Integral) and not isinstance(x, bool | np.timedelta64)
+    if whole and low <= int(x) <= top:  # type: ignore[call-overload]
+        return int(x)  # type: ignore[call-overload]
+    limit = f" and <= {top}" if high is not None or (whole and int(x) > top) else ""  # type: ignore[call-overload]
     fail(function, argument, f"be an integer >= {low}{limit}", shown(x))
+
+
+def as_flag(function: str, argument: str, x: object) -> bool:
+    """Guard a choice between True and False: a text, "no" too, is true to Python."""
+    if isinstance(x, bool | np.bool_):
+        return bool(x)
+    fail(function, argument, "be True or False", shown(x))
+
+
+def as_text(function: str, argument: str, x: object, wanted: str = "be a text") -> str:
+    """Guard a text that is not empty."""
+    if isinstance(x, str) and x.strip():
+        return x
+    fail(function, argument, wanted, shown(x))
+
+
+def axes_of(x: ArrayLike) -> int:
+    """How many axes; -1 for what is no array, which the guard of the argument then says."""
+    try:
+        return np.ndim(x)
+    except Exception:  # a ragged sequence, a tensor on a GPU, an __array__ that fails
+        return -1
 
 
 def as_path(function: str, argument: str, x: object) -> Path:
@@ -292,7 +315,7 @@ def as_integers(
     function: str, argument: str, x: ArrayLike, axes: str, sizes: tuple[int | None, ...], below: int
 ) -> IntArray:
     """Guard an integer array with entries in [0, below); returns it as int64, C-contiguous, read-only, copied like floats."""
-    a = _as_array(function, argument, x, lambda: _describe(axes, sizes))
+    a = as_array(function, argument, x, lambda: _describe(axes, sizes))
     if a.dtype.kind not in "iu":
         hints = {"b": " (x.astype(int) makes 0 and 1 of it)", "f": " (x.astype(int) if all are whole; NaN is what is missing)",
                  "U": " (labels: np.unique(x, return_inverse=True) numbers them)"}

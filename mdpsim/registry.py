@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from mdpsim import papers
-from mdpsim.arrays import fail, unknown
+from mdpsim.arrays import as_path, fail, unknown
 from mdpsim.claims.claim import Claim
 from mdpsim.claims.pool import FILE_MODULE, load_module
 
@@ -77,7 +77,7 @@ def load_claims(path: str | os.PathLike[str]) -> tuple[Claim, ...]:
     Raises:
         ValueError: no such file, a file that does not import, or one without claims.
     """
-    file = Path(path).resolve()
+    file = as_path("load_claims", "path", path).resolve()
     if file.suffix != ".py" or not file.is_file():
         fail("load_claims", "path", "be a Python file with claims", repr(str(path)))
     try:

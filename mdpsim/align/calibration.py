@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_count, as_floats, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_count, as_flag, as_floats, as_simplex, axes_of, fail, frozen
 from mdpsim.kernels import quantile
 from mdpsim.memory import empty
 from mdpsim.records import record
@@ -106,7 +106,7 @@ def sample_anchors(
     where = "sample_anchors"
     rewards, p = _pair(where, r, pi_ref)
     n, generator = as_count(where, "K", K), as_generator(where, rng)
-    shape = (rewards.shape[0], n) if shared else (rewards.shape[0], rewards.shape[1] * n)
+    shape = (rewards.shape[0], n) if as_flag(where, "shared", shared) else (rewards.shape[0], rewards.shape[1] * n)
     out = np.empty(shape)
     for i, sums in enumerate(np.cumsum(p, axis=1)):
         drawn = sums.searchsorted(generator.random(shape[1]) * sums[-1], side="right")
@@ -191,7 +191,7 @@ def _pair(where: str, r: ArrayLike, pi_ref: ArrayLike, name: str = "r") -> tuple
 
 def _anchors(where: str, anchors: ArrayLike, ndim: int, rewards: FloatArray) -> tuple[FloatArray, bool]:
     """Sorted anchors [rows, K], and whether they are independent (one row a response)."""
-    independent = np.ndim(anchors) == ndim + 1
+    independent = axes_of(anchors) == ndim + 1
     prompts, responses = (rewards.shape[:1] if ndim == 2 else ()), (rewards.shape[1],) if independent else ()
     axes = " ".join(("X" if ndim == 2 else "", "Y" if independent else "", "K"))
     z = as_floats(where, "anchors", anchors, " ".join(axes.split()), (*prompts, *responses, None))

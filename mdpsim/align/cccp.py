@@ -30,9 +30,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.align.classes import as_indices, depth, guard_range, quiet
+from mdpsim.align.classes import as_indices, guard_range, quiet
 from mdpsim.align.softmax_class import Block, LinearBox, ResponseBox, SoftmaxClass, TokenBox
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_real, fail, frozen
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_integers, as_real, axes_of, fail, frozen
 from mdpsim.kernels import concave_convex as kernels
 from mdpsim.records import record
 
@@ -135,7 +135,7 @@ def xpo_objective(
         fail(where, "model", "be a ResponseBox, TokenBox or LinearBox", type(model).__name__)
     weight = as_real(where, "alpha", alpha, 0.0, 1e300)
     places = _places(where, model, winners, losers, comparators, weight, prompts)
-    many = depth(theta) == 2
+    many = axes_of(theta) == 2
     x = as_floats(where, "theta", theta, "k n" if many else "n", (None, model.size) if many else (model.size,))
     guard_range(where, "theta", x)
     x = x if many else x[None]

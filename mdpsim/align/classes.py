@@ -201,14 +201,6 @@ def quiet(function: Callable[P, T]) -> Callable[P, T]:
     return np.errstate(under="ignore")(function)
 
 
-def depth(x: ArrayLike) -> int:
-    """The number of axes; that of a ragged sequence is 1, for the guards to name."""
-    try:
-        return np.ndim(x)
-    except ValueError:
-        return 1
-
-
 def as_log_ref(function: str, log_ref: ArrayLike) -> FloatArray:
     """Guard log pi_ref [X, Y]: laws of responses, every context with one."""
     logs = as_numbers(function, "log_ref", log_ref)

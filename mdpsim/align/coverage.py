@@ -35,8 +35,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.align.classes import depth, guard_range, quiet
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_numbers, as_real, as_simplex, fail, frozen
+from mdpsim.align.classes import guard_range, quiet
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_numbers, as_real, as_simplex, axes_of, fail, frozen
 from mdpsim.kernels import coverage as kernels
 from mdpsim.records import record
 
@@ -102,7 +102,7 @@ def box_coverability(pi_ref: ArrayLike, *, r_max: float, beta: float, mu0: Array
         ValueError: naming the argument, what was wanted and what came.
     """
     where = "box_coverability"
-    wide = depth(pi_ref) >= 2
+    wide = axes_of(pi_ref) >= 2
     ref = as_simplex(where, "pi_ref", pi_ref, "X Y" if wide else "Y", (None, None) if wide else (None,))
     ref = ref.reshape(-1, ref.shape[-1])
     start = _start(where, mu0, len(ref))
@@ -178,7 +178,7 @@ def greedy_extrapolation(
     if n > MAX_POLICIES:
         fail(where, "log_pi", f"hold at most {MAX_POLICIES} policies", n)
     weight = _finite_beta(where, beta)
-    wide = depth(r) == 2
+    wide = axes_of(r) == 2
     reward = as_floats(where, "r", r, "X Y" if wide else "Y", shape if wide else shape[1:])
     log_ref = _law(where, "pi_ref", pi_ref, shape)
     on = np.isfinite(log_ref)
@@ -263,7 +263,7 @@ def _class(where: str, log_pi: ArrayLike, mu0: ArrayLike | None) -> tuple[FloatA
 
 def _law(where: str, name: str, p: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
     """log p [X, Y] of a law given as [Y] (the same for every prompt) or [X, Y]."""
-    wide = depth(p) == 2
+    wide = axes_of(p) == 2
     law = as_simplex(where, name, p, "X Y" if wide else "Y", shape if wide else shape[1:])
     with np.errstate(divide="ignore"):
         return np.broadcast_to(np.log(law), shape)

@@ -25,7 +25,7 @@ from mdpsim.align.inference import as_procedure, checked_law, solve_rate
 from mdpsim.align.procedures import Procedure, Ranked
 from mdpsim.align.spaces import Responses
 from mdpsim.align.transforms import IDENTITY, Transform, as_transform
-from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_count, as_flag, as_floats, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import quantile
 from mdpsim.memory import empty
 from mdpsim.records import record
@@ -189,8 +189,7 @@ class CTRL:
         if self.K is not None:
             as_count("CTRL", "K", self.K)
         for name, flag in (("shared", self.shared), ("interpolate", self.interpolate)):
-            if not isinstance(flag, bool):
-                fail("CTRL", name, "be True or False", repr(flag))
+            as_flag("CTRL", name, flag)
         if (self.beta is None) == (self.kl is None):
             fail("CTRL", "beta or kl", "be given, exactly one of the two", (self.beta, self.kl))
         if self.beta is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.align.objectives import Distribution, Objective
-from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
+from mdpsim.arrays import FloatArray, as_count, as_flag, as_floats, as_real, fail, frozen
 from mdpsim.kernels import softmax
 from mdpsim.memory import empty
 from mdpsim.records import record
@@ -177,7 +177,7 @@ def sampled_gradient(
     cumulative = np.cumsum(np.exp(log_pi))
     drawn = cumulative.searchsorted(generator.random(count) * cumulative[-1], side="right")
     heard = signal[drawn]
-    if estimate_Z:
+    if as_flag(where, "estimate_Z", estimate_Z):
         if not isinstance(objective, Distribution):
             fail(where, "estimate_Z", "be False for an objective without a partition function", True)
         total = float(heard.mean())
@@ -213,7 +213,7 @@ def ascend(
     size = as_real("ascend", "eta", eta, 1e-300, 1e300)
     count, gap = as_count("ascend", "steps", steps), as_count("ascend", "every", every)
     step: Callable[[FloatArray], FloatArray] = lambda t: exact_gradient(policy, t, objective)  # noqa: E731
-    if natural:
+    if as_flag("ascend", "natural", natural):
         if not isinstance(policy, Softmax):
             fail("ascend", "natural", "be False for a policy other than Softmax", True)
         soft: Softmax = policy

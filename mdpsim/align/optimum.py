@@ -90,6 +90,8 @@ def optimal_transform(
     else:
         as_real(where, "kl", kl, 1e-9, 30.0)
     count = _starts_for(procedure, space) if n_starts is None else as_count(where, "n_starts", n_starts, high=1000)
+    as_real(where, "tol", tol, 0.0, 1e300)
+    as_count(where, "max_iterations", max_iterations)
     _refuse_degenerate(where, procedure, space)
     first = space.C if start is None else as_floats(where, "start", start, "n", (space.size,))
     if kl is not None and not kl < (limit := kl_limit(space, first)) and limit > 0.0:

@@ -34,7 +34,7 @@ import numpy as np
 
 from mdpsim.align.arithmetic import DRAWN, from_nearer_end, largest_jump, pick, power, power_ratio
 from mdpsim.align.calibration import Ranks
-from mdpsim.align.spaces import Responses, Space
+from mdpsim.align.spaces import Responses, Space, check_breaks
 from mdpsim.arrays import ROW_TOLERANCE, FloatArray, as_count, as_real, fail
 
 MAX_N = 10**6
@@ -229,6 +229,7 @@ class Temperature:
 
     def __post_init__(self) -> None:
         as_real("Temperature", "tau", self.tau, 1e-3, 1e3)
+        check_breaks("Temperature", self.breaks)
 
     @staticmethod
     def _powers(space: Space, pi: FloatArray, power: float) -> FloatArray:

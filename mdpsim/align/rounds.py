@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mdpsim.align.classes import FiniteClass, as_indices, as_temperature, gaps, guard_sizes, kl_rows, quiet
-from mdpsim.arrays import FloatArray, IntArray, as_count, as_floats, as_real, as_simplex, fail, frozen, unknown
+from mdpsim.arrays import FloatArray, IntArray, as_count, as_flag, as_floats, as_real, as_simplex, fail, frozen, unknown
 from mdpsim.estimate.preferences import Link, win_probabilities
 from mdpsim.kernels import finite_class as kernels
 from mdpsim.learn.trace import log_spaced
@@ -159,7 +159,7 @@ def play(
     begin = policies.n if start is None else as_count(where, "start", start, low=0, high=policies.n - 1)
     goal = as_real(where, "target", target, 0.0, 1e300)
     X, Y, n, N, K = policies.X, policies.Y, policies.n, len(keys), marks.size
-    if (keep and N * T > MAX_KEPT) or ("history" in (plan.first, plan.second) and T > MAX_KEPT):
+    if (as_flag(where, "keep", keep) and N * T > MAX_KEPT) or ("history" in (plan.first, plan.second) and T > MAX_KEPT):
         fail(where, "rounds", f"keep pairs, or a history, of at most {MAX_KEPT} rounds", f"{N} runs of {T}")
     extra = np.exp(policies.log_ref) if given is None else _comparator(where, given, policies)
     x = _tables(mdp, policies, float(plan.beta), extra)

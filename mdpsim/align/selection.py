@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 from mdpsim.align.arithmetic import in_chunks, pick, power, power_ratio
 from mdpsim.align.calibration import ordered, ranks
 from mdpsim.align.procedures import MAX_N, beats
-from mdpsim.align.spaces import QuantileScale, Responses, Space
+from mdpsim.align.spaces import QuantileScale, Responses, Space, check_breaks
 from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
 from mdpsim.records import record
 
@@ -45,6 +45,7 @@ class SoftBestOfN:
     def __post_init__(self) -> None:
         as_count("SoftBestOfN", "n", self.n, high=MAX_N)
         as_real("SoftBestOfN", "tau", self.tau, 1e-3, 1e6)
+        check_breaks("SoftBestOfN", self.breaks)
 
     @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:
@@ -103,6 +104,7 @@ class NoisyBestOfN:
     def __post_init__(self) -> None:
         as_count("NoisyBestOfN", "n", self.n, high=MAX_N)
         as_real("NoisyBestOfN", "sigma", self.sigma, 1e-3, 1e6)
+        check_breaks("NoisyBestOfN", self.breaks)
 
     @np.errstate(under="ignore")
     def law(self, space: Space, pi: FloatArray) -> FloatArray:

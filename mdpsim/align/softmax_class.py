@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.align.classes import depth, guard_range
-from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, as_simplex, fail, frozen
+from mdpsim.align.classes import guard_range
+from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, as_simplex, axes_of, fail, frozen
 from mdpsim.kernels import concave_convex as kernels
 from mdpsim.mdp.tabular import MDP
 from mdpsim.mdp.token import TokenMDP
@@ -98,7 +98,7 @@ class _Box:
 
 
 def _reference(where: str, pi_ref: ArrayLike) -> FloatArray:
-    wide = depth(pi_ref) == 2
+    wide = axes_of(pi_ref) == 2
     ref = as_simplex(where, "pi_ref", pi_ref, "X Y" if wide else "Y", (None, None) if wide else (None,))
     return ref if wide else frozen(ref[None])
 
@@ -248,7 +248,7 @@ class LinearBox(_Box):
 
     def __init__(self, pi_ref: ArrayLike, features: ArrayLike, *, beta: float, bound: float) -> None:
         ref = _reference("LinearBox", pi_ref)
-        wide = depth(features) == 3
+        wide = axes_of(features) == 3
         sizes = (*ref.shape, None) if wide else (ref.shape[1], None)
         table = as_floats("LinearBox", "features", features, "X Y d" if wide else "Y d", sizes)
         guard_range("LinearBox", "features", table)

@@ -132,6 +132,7 @@ class Exponential:
 
     def __post_init__(self) -> None:
         as_real("Exponential", "t", self.t, -700.0, 1e6)
+        as_count("Exponential", "depth", self.depth, low=8, high=1000)
 
     @property
     def name(self) -> str:

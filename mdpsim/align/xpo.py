@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 
 from mdpsim.align.classes import FiniteClass, as_temperature, quiet
 from mdpsim.align.rounds import BRADLEY_TERRY, Exploration, Plan, PreferenceModel, guard_pairs, play
-from mdpsim.arrays import as_count, as_real, as_simplex, fail, unknown
+from mdpsim.arrays import as_count, as_flag, as_real, as_simplex, fail, unknown
 from mdpsim.mdp.token import TokenMDP
 
 COMPARATORS = ("reference", "history", "policy")
@@ -88,8 +88,7 @@ class XPO:
     ties: str = "reference"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.pessimism, bool | np.bool_):
-            fail("XPO", "pessimism", "be True or False", repr(self.pessimism))
+        as_flag("XPO", "pessimism", self.pessimism)
         if isinstance(self.alpha, str):
             if self.alpha != "theorem":
                 fail("XPO", "alpha", "be a number or 'theorem'", repr(self.alpha))

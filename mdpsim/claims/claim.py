@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mdpsim import rng as rng_
-from mdpsim.arrays import as_count, as_real, fail, unknown
+from mdpsim.arrays import as_count, as_real, as_text, fail, unknown
 from mdpsim.claims.rules import Rate, Rule
 from mdpsim.versions import EXTRAS
 
@@ -37,7 +37,10 @@ class Point(Mapping[str, Any]):
     """
 
     def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), /, **more: Any) -> None:
-        data = dict(values, **more)
+        try:
+            data = dict(values, **more)
+        except (TypeError, ValueError):
+            fail("Point", "values", "be a mapping, or pairs, of names and values", repr(values))
         for name, value in data.items():
             if not isinstance(name, str) or not name.isidentifier():
                 fail("Point", "names", "be identifiers", repr(name))
@@ -99,11 +102,11 @@ def product(**axes: Iterable[Any]) -> tuple[Point, ...]:
 
 def geometric(low: float, high: float, n: int) -> tuple[Any, ...]:
     """n points from low to high in equal ratios: ints where both ends are ints, else floats of 6 digits."""
-    n = as_count("geometric", "n", n, low=2)
+    n = as_count("geometric", "n", n, low=2, high=10**6)
     low_, high_ = (as_real("geometric", name, x, 0.0, 1e300) for name, x in (("low", low), ("high", high)))
     if not 0 < low_ < high_:
         fail("geometric", "low and high", "satisfy 0 < low < high", (low, high))
-    values = np.geomspace(low, high, n)
+    values = np.geomspace(low_, high_, n)
     if isinstance(low, int | np.integer) and isinstance(high, int | np.integer):
         return tuple(round(v) for v in values)
     return tuple(float(f"{v:.6g}") for v in values)
@@ -120,6 +123,14 @@ class Paper:
     year: int
     arxiv: str = ""
     where: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("key", "authors", "title", "venue"):
+            as_text("Paper", name, getattr(self, name))
+        for name in ("arxiv", "where"):
+            if not isinstance(found := getattr(self, name), str):
+                fail("Paper", name, "be a text", repr(found))
+        as_count("Paper", "year", self.year, high=9999)
 
     def at(self, where: str) -> Paper:
         """This paper, at a theorem or equation."""
@@ -161,12 +172,12 @@ class Twin:
     seeds: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name) or self.name == CLAIM_ARM:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", as_text("Twin", "name", self.name)) or self.name == CLAIM_ARM:
             fail("Twin", "name", f"be a kebab-slug other than {CLAIM_ARM!r}", repr(self.name))
         if self.measure is None and self.rule is None:
             fail("Twin", "measure or rule", "differ from the claim's", f"neither, in {self.name!r}")
-        if not self.statement.strip() or not self.distance.strip():
-            fail("Twin", "statement and distance", "not be empty", repr(self.name))
+        for name in ("statement", "distance"):
+            as_text("Twin", name, getattr(self, name), f"be a text that is not empty, in {self.name!r}")
 
     @property
     def arm(self) -> str:
@@ -376,6 +387,8 @@ class per_seed:  # noqa: N801 - used as a decorator
     """
 
     def __init__(self, function: Callable[[Point, np.random.Generator], Mapping[str, Any]]) -> None:
+        if not callable(function):
+            fail("per_seed", "function", "be a function of a point and a Generator", repr(function))
         self.function = function
         update_wrapper(self, function)
 

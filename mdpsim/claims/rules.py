@@ -31,7 +31,7 @@ LAWS = ("chi2", "normal", "uniform")  # laws that can be stated by name and para
 
 
 def _check_quantity(rule: str, argument: str, value: Any) -> None:
-    if callable(value) or (isinstance(value, str) and value):
+    if (callable(value) and not isinstance(value, type)) or (isinstance(value, str) and value):
         return
     if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
         return

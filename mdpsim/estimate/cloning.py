@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, IntArray, as_floats, as_real, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, IntArray, as_flag, as_floats, as_real, as_simplex, fail, frozen
 from mdpsim.estimate.data import Counts, Trajectories, count
 from mdpsim.kernels import loglinear
 from mdpsim.records import record
@@ -63,8 +63,7 @@ def fit_bc(demos: Trajectories | Counts, *, smoothing: float = 1.0, stationary: 
     """
     visits = _counts("fit_bc", demos).visits
     pseudo = as_real("fit_bc", "smoothing", smoothing, 0.0, MAX_SMOOTHING)
-    if not isinstance(stationary, bool | np.bool_):
-        fail("fit_bc", "stationary", "be True or False", repr(stationary))
+    as_flag("fit_bc", "stationary", stationary)
     if stationary:
         visits = np.broadcast_to(visits.sum(axis=0), visits.shape)
     # A row never visited has mass 0 or A smoothing, all of it prior: 1 / A whatever the smoothing, 0 / 0 included.

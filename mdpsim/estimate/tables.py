@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdpsim.arrays import IntArray, _as_array, _dtype, as_count, as_numbers, fail, unknown
+from mdpsim.arrays import IntArray, _dtype, as_array, as_count, as_numbers, fail, unknown
 from mdpsim.memory import GIB, machine
 
 Label = str | int
@@ -129,7 +129,7 @@ class _Columns:
         if name not in self.known:
             unknown(self.function, argument, name, map(str, self.known))
         column = self.table[name]
-        a = _as_array(self.function, argument, column, "be one column")
+        a = as_array(self.function, argument, column, lambda: "be one column")
         if isinstance(column, list | tuple) and a.dtype.kind in "fU":  # numpy makes text of 1 beside "a", 1.0 of 1 beside 2.0
             a = np.array(column, dtype=object)
         if a.ndim != 1:

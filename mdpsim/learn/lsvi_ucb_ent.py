@@ -43,7 +43,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import as_real, as_simplex, fail, frozen
+from mdpsim.arrays import as_flag, as_real, as_simplex, fail, frozen
 from mdpsim.kernels import lsvi
 from mdpsim.learn.exploration import as_trace, check, check_beta
 from mdpsim.learn.trace import Trace, log_spaced
@@ -91,8 +91,7 @@ class LSVIUCBEnt:
         check_beta("LSVIUCBEnt", self.beta)
         as_real("LSVIUCBEnt", "ridge", self.ridge, 1e-3, 1e6)
         check(self, bonus=BONUSES, stop=RULES)
-        if not isinstance(self.explore, bool):
-            fail("LSVIUCBEnt", "explore", "be True or False", repr(self.explore))
+        as_flag("LSVIUCBEnt", "explore", self.explore)
 
     def run(
         self, mdp: LinearMDP, pi_ref: ArrayLike, rng: np.random.Generator | int, *, phi: ArrayLike | None = None

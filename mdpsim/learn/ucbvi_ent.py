@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import fail
+from mdpsim.arrays import as_flag
 from mdpsim.learn.exploration import TABULAR, check, check_beta, explore
 from mdpsim.learn.trace import Trace
 from mdpsim.mdp.tabular import MDP
@@ -71,8 +71,7 @@ class UCBVIEnt:
     def __post_init__(self) -> None:
         check_beta("UCBVIEnt", self.beta)
         check(self, **TABULAR)
-        if not isinstance(self.explore, bool):
-            fail("UCBVIEnt", "explore", "be True or False", repr(self.explore))
+        as_flag("UCBVIEnt", "explore", self.explore)
 
     def run(self, mdp: MDP, pi_ref: ArrayLike, rng: np.random.Generator | int) -> Trace:
         """Explore ``mdp`` until the stopping rule is met or the budget is spent.

@@ -8,7 +8,7 @@ in training gives is watched by the training loop, which can put the last good w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -25,7 +25,13 @@ def got(x: Any) -> str:
     """What came, in a few words."""
     if not isinstance(x, Tensor):
         return type(x).__name__
-    return f"a tensor {tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
+    odd = "" if dense(x) else "sparse " if x.layout != torch.strided else "meta "
+    return f"a {odd}tensor {tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
+
+
+def dense(x: Any) -> TypeGuard[Tensor]:
+    """Whether something is a tensor that holds its numbers, each in its place: no sparse one, none of the device meta."""
+    return isinstance(x, Tensor) and x.layout == torch.strided and x.device.type != "meta"
 
 
 def as_floating(where: str, name: str, x: Any, axes: str, sizes: Sequence[int | None]) -> tuple[int, ...]:
@@ -37,7 +43,7 @@ def as_floating(where: str, name: str, x: Any, axes: str, sizes: Sequence[int | 
     """
     letters = axes.removeprefix("..").split()
     text = f"[{'.., ' if axes.startswith('..') else ''}{', '.join(letters)}]"
-    if not isinstance(x, Tensor) or not x.is_floating_point():
+    if not dense(x) or not x.is_floating_point():
         fail(where, name, f"be a tensor {text} of floating-point numbers", got(x))
     shape = tuple(x.shape)
     tail = shape[max(len(shape) - len(letters), 0) :]
@@ -50,7 +56,7 @@ def as_floating(where: str, name: str, x: Any, axes: str, sizes: Sequence[int | 
 
 def as_rewards(where: str, name: str, x: Any, axes: str, sizes: Sequence[int | None]) -> None:
     """Guard a tensor of real numbers, whole ones and truth values among them."""
-    whole = isinstance(x, Tensor) and not x.is_floating_point() and not x.is_complex()
+    whole = dense(x) and not x.is_floating_point() and not x.is_complex()
     as_floating(where, name, x.double() if whole else x, axes, sizes)
 
 
@@ -59,7 +65,7 @@ def alike(where: str, axes: str, **tensors: Any) -> tuple[int, ...]:
     (first, x), *others = tensors.items()
     shape = as_floating(where, first, x, axes, (None,) * len(axes.removeprefix("..").split()))
     for name, y in others:
-        if not isinstance(y, Tensor) or not y.is_floating_point() or tuple(y.shape) != shape:
+        if not dense(y) or not y.is_floating_point() or tuple(y.shape) != shape:
             fail(where, name, f"be a tensor of the shape of {first}, {shape}", got(y))
     return shape
 
@@ -117,7 +123,7 @@ def guard_mu0(where: str, mu0: Any, n_prompts: int) -> None:
 def guard_ids(where: str, name: str, x: Any, axes: str, sizes: Sequence[int | None], below: int) -> None:
     """Guard an int64 tensor of numbers in [0, below); values are checked on the CPU."""
     letters = axes.split()
-    if not isinstance(x, Tensor) or x.dtype != torch.int64 or x.ndim != len(letters):
+    if not dense(x) or x.dtype != torch.int64 or x.ndim != len(letters):
         fail(where, name, f"be an int64 tensor [{', '.join(letters)}]", got(x))
     if any(m is not None and n != m for n, m in zip(x.shape, sizes, strict=True)):
         shown = ", ".join(letter if n is None else str(n) for letter, n in zip(letters, sizes, strict=True))
@@ -143,7 +149,7 @@ def as_enumerable(where: str, vocabulary: int, length: Any, n_prompts: int = 1) 
 
 def as_scalar(where: str, name: str, x: Any) -> Tensor:
     """Guard a tensor of one floating-point number."""
-    if not isinstance(x, Tensor) or x.ndim or not x.is_floating_point():
+    if not dense(x) or x.ndim or not x.is_floating_point():
         fail(where, name, "be a scalar tensor", got(x))
     return x
 

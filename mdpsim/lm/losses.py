@@ -29,7 +29,7 @@ from mdpsim.align.ctrl import Quantiles, calibrated
 from mdpsim.align.dpo import LOSSES
 from mdpsim.align.transforms import Transform
 from mdpsim.arrays import FloatArray, as_real, fail, frozen, unknown
-from mdpsim.lm.guards import alike, any_of, as_floating, guard_finite, guard_laws, guard_logs, guard_mu0, seen
+from mdpsim.lm.guards import alike, any_of, as_floating, dense, guard_finite, guard_laws, guard_logs, guard_mu0, seen
 
 
 def _mean(values: Tensor, mu0: Tensor | None) -> Tensor:
@@ -138,7 +138,7 @@ def cloning(levels: list[Tensor], counts: list[Tensor], kappa: float = 0.0) -> T
 
 def preference_losses(d: Tensor, *, beta: float, smoothing: float = 0.0, loss: str = "logistic") -> Tensor:
     """The losses of margins d = beta (log pi/pi_ref(y+) - log pi/pi_ref(y-)), of any shape; infinite at d = -inf."""
-    if not isinstance(d, Tensor) or not d.is_floating_point():
+    if not dense(d) or not d.is_floating_point():
         fail("dpo", "d", "be a tensor of floating-point numbers", type(d).__name__)
     if seen(d) and any_of(torch.isnan(d)):
         fail("dpo", "d", "be numbers", "NaN")

@@ -31,6 +31,7 @@ from torch.nn import functional
 
 from mdpsim.arrays import as_count, as_real, fail
 from mdpsim.lm.device import as_device, resolve_dtype
+from mdpsim.lm.guards import dense
 from mdpsim.rng import as_generator
 
 MAX_NODES = 2**14  # of a tree that is read as one sequence
@@ -323,7 +324,7 @@ def guard_tokens(where: str, model: LanguageModel, tokens: Tensor, more: int = 0
     On a GPU a look at the values would wait for the device in every inner loop: ``as_tokens`` checks what users bring.
     """
     guard_language_model(where, model)
-    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype != torch.int64:
+    if not dense(tokens) or tokens.ndim != 2 or tokens.dtype != torch.int64:
         got = f"{tokens.dtype} {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else type(tokens).__name__
         fail(where, name, "be an int64 tensor [N, T]", got)
     if tokens.shape[1] + more > model.context:

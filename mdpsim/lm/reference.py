@@ -24,8 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdpsim.align.classes import depth
-from mdpsim.arrays import as_count, as_integers, as_real, fail, unknown
+from mdpsim.arrays import as_count, as_integers, as_real, axes_of, fail, unknown
 from mdpsim.lm.device import resolve_device, to_device
 from mdpsim.lm.model import Config, LanguageModel, Transformer, guard_language_model
 from mdpsim.lm.train import Adam, TrainingTrace, fit
@@ -178,7 +177,7 @@ def _padded(sentences: Sentences) -> tuple[np.ndarray, np.ndarray]:
     if not len(lengths) or not lengths.all():
         fail("perplexity", "sentences", "be at least one, none of them empty", f"lengths {lengths.tolist()[:8]}")
     for row in sentences:
-        if depth(row) != 1 or np.asarray(row).dtype.kind not in "iu":
+        if axes_of(row) != 1 or np.asarray(row).dtype.kind not in "iu":
             fail("perplexity", "sentences", "be sequences of integers", repr(row))
     ids = np.zeros((len(lengths), int(lengths.max())), np.int64)
     for row, sentence in zip(ids, sentences, strict=True):

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mdpsim.arrays import as_count, fail, unknown
+from mdpsim.arrays import as_array, as_count, fail, unknown
 from mdpsim.lm.device import to_device
 from mdpsim.lm.guards import (
     MAX_LENGTH,
@@ -28,6 +28,8 @@ from mdpsim.lm.guards import (
     as_enumerable,
     as_floating,
     as_rewards,
+    dense,
+    got,
     guard_callable,
     guard_end,
     guard_ids,
@@ -56,10 +58,10 @@ def as_tokens(where: str, name: str, tokens: ArrayLike, model: LanguageModel, be
         ValueError: another shape, no integers, ids outside the vocabulary, more than the context holds.
     """
     guard_language_model(where, model)
-    try:
-        ids = tokens.detach().cpu().numpy() if isinstance(tokens, Tensor) else np.asarray(tokens)
-    except ValueError:
-        fail(where, name, "have shape [N, T], N >= 1", "a ragged sequence")
+    if isinstance(tokens, Tensor) and not dense(tokens):
+        fail(where, name, "have shape [N, T], N >= 1", got(tokens))
+    given = tokens.detach().cpu().numpy() if isinstance(tokens, Tensor) else tokens
+    ids = as_array(where, name, given, lambda: "have shape [N, T], N >= 1")
     if ids.ndim != 2 or len(ids) == 0:
         fail(where, name, "have shape [N, T], N >= 1", ids.shape)
     if ids.size and ids.dtype.kind not in "iu":

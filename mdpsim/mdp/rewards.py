@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_floats, as_numbers, fail, frozen
+from mdpsim.arrays import FloatArray, as_floats, as_numbers, axes_of, fail, frozen
 from mdpsim.kernels import checks
 from mdpsim.mdp.successors import Successors
 
@@ -35,7 +35,7 @@ def as_rewards(
         ValueError: naming the argument, what was wanted and what came.
     """
     axes, sizes = ("H S A" if staged else "S A"), ((None,) if staged else ()) + P.shape[-3:-1]
-    means_only = _axes_of(r) != len(sizes) + 1
+    means_only = axes_of(r) != len(sizes) + 1
     if _forbids(r):
         if staged and means_only:
             return _with_forbidden(function, r, axes, sizes), None
@@ -74,11 +74,3 @@ def _with_forbidden(function: str, r: ArrayLike, axes: str, sizes: tuple[int | N
         h, s = (int(i) for i in np.unravel_index(none.argmax(), none.shape))
         fail(function, "r", "leave every state an action that is allowed (-inf forbids one)", f"none at (h, s) = ({h}, {s})")
     return given
-
-
-def _axes_of(r: ArrayLike) -> int:
-    """How many axes; -1 for what is no array."""
-    try:
-        return np.ndim(r)
-    except ValueError:  # a ragged sequence
-        return -1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_floats, as_numbers, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_floats, as_numbers, as_simplex, axes_of, fail, frozen
 from mdpsim.kernels import batch, bellman
 from mdpsim.mdp.forms import AnyMDP, Form, form
 from mdpsim.mdp.linear import LinearMDP
@@ -101,7 +101,7 @@ def solve_soft_many(mdps: Sequence[MDP], pi_ref: ArrayLike, beta: ArrayLike) -> 
             fail(where, "mdps", f"have one shape (of P, of r, H), {shapes[0]}", f"{found} at {b}")
     n, horizon, (n_states, n_actions) = len(mdps), mdps[0].H, shapes[0][1][1:]
     shape = (horizon, n_states, n_actions)
-    given = np.ndim(pi_ref) == 4
+    given = axes_of(pi_ref) == 4
     if given:
         ref = as_simplex(where, "pi_ref", pi_ref, "B H S A", (n, *shape))
     else:
@@ -142,7 +142,7 @@ def _rewards(where: str, mdp: AnyMDP, model: Form, r: ArrayLike | None) -> Float
     if r is None:
         return model.reward[None]
     tail, names = ((model.reward.shape[1],), "d") if isinstance(mdp, LinearMDP) else (model.shape[1:], "S A")
-    if np.ndim(r) == len(tail) + 1:
+    if axes_of(r) == len(tail) + 1:
         rewards = as_floats(where, "r", r, f"H {names}", (None, *tail))[None]
     else:
         rewards = as_floats(where, "r", r, f"B H {names}", (None, None, *tail))

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import FloatArray, as_count, as_floats, as_numbers, as_simplex, fail, frozen
+from mdpsim.arrays import FloatArray, as_count, as_floats, as_numbers, as_simplex, axes_of, fail, frozen
 from mdpsim.records import record
 from mdpsim.rng import as_generator
 from mdpsim.solve.sequence import fit_moments, kl
@@ -65,7 +65,7 @@ def project_markov(
         ValueError: naming the argument; a reverse projection of a law with zeros (KL(q || p) is infinite but on a face).
     """
     where = "project_markov"
-    law, k = _law(where, p), as_count(where, "order", order, low=0, high=np.ndim(p) - 1)
+    law, k = _law(where, p), as_count(where, "order", order, low=0, high=max(axes_of(p) - 1, 0))
     tables = [_conditional(law, t, k) for t in range(law.ndim)]
     forward = _product(tables, k)
     if _is_forward(where, direction):
