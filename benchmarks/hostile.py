@@ -35,9 +35,10 @@ HOUSE = re.compile(r"\A[\w/ .'-]+: .+ must .+; got .*", re.DOTALL)
 QUICK, ODD = 25, 7  # quick: one case in so many, another one from argument to argument
 REFUSED, OTHERS_STYLE = "ValueError, house style", "ValueError, another style"
 SAID = "an error of our own, documented"
+EMPTY = "AttributeError: a record never initialised"  # no argument: counted apart
 EQUAL, SILENT, DIFFERS = "returned: same value, same result", "SILENT: result of what cannot be meant", "SILENT: another result"
 TAKEN, HANG, CRASH = "returned: a value that may be meant", "HANG", "CRASH"
-GOOD = {REFUSED, EQUAL, TAKEN, SAID}
+GOOD = {REFUSED, EQUAL, TAKEN, SAID, EMPTY}
 OURS = {"TrainingError", "MeasureError", "FileNotFoundError", "IsADirectoryError", "NotADirectoryError", "PermissionError"}
 
 
@@ -73,7 +74,7 @@ def same(x: Any, y: Any) -> bool:
         return False
     for a, b in zip(one, two, strict=True):
         if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
-            if type(a) is not type(b) and not (isinstance(a, str) and isinstance(b, str)) or a != b:
+            if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) or a != b:
                 return False
         elif a.dtype.kind in "fciub" and b.dtype.kind in "fciub":
             if a.shape != b.shape or not np.allclose(a, b, rtol=1e-9, atol=1e-12, equal_nan=True):
@@ -235,6 +236,8 @@ class Attack:
             argument, label = json.loads(answer) if answer else ("", "between calls")
             answer = worker.line(LIMIT) if answer else answer
             kind, words = json.loads(answer) if answer else (HANG if answer is None else CRASH, "")
+            if label == "one never initialised" and kind == "error: AttributeError":
+                kind = EMPTY
             self.add(name, argument, label, kind, words)
             done += 1
             if not answer:

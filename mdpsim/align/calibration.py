@@ -112,7 +112,7 @@ def sample_anchors(
         drawn = sums.searchsorted(generator.random(shape[1]) * sums[-1], side="right")
         out[i] = rewards[i, drawn]
     out = out.reshape(*rewards.shape, n) if not shared else out
-    return frozen(out[0] if np.ndim(r) == 1 else out)
+    return frozen(out[0] if axes_of(r) == 1 else out)
 
 
 def calibrate_by_anchors(r: ArrayLike, anchors: ArrayLike) -> FloatArray:
@@ -128,7 +128,7 @@ def calibrate_by_anchors(r: ArrayLike, anchors: ArrayLike) -> FloatArray:
         ValueError: naming the argument, what was wanted and what came.
     """
     rewards = _rewards("calibrate_by_anchors", r)
-    z, independent = _anchors("calibrate_by_anchors", anchors, np.ndim(r), rewards)
+    z, independent = _anchors("calibrate_by_anchors", anchors, axes_of(r), rewards)
     flat = frozen(rewards.reshape(-1, 1)) if independent else rewards
     out = np.empty(flat.shape)
     quantile.count_anchors(flat, z, out)
@@ -146,7 +146,7 @@ def calibrate_by_interpolation(r: ArrayLike, anchors: ArrayLike) -> FloatArray:
         ValueError: naming the argument; independent anchors (there is no common CDF to interpolate).
     """
     rewards = _rewards("calibrate_by_interpolation", r)
-    z, independent = _anchors("calibrate_by_interpolation", anchors, np.ndim(r), rewards)
+    z, independent = _anchors("calibrate_by_interpolation", anchors, axes_of(r), rewards)
     if independent:
         fail("calibrate_by_interpolation", "anchors", "be shared: one axis K beside the prompts", np.shape(anchors))
     out = np.empty(rewards.shape)
@@ -176,7 +176,7 @@ def ks_distance(C: ArrayLike, pi: ArrayLike) -> FloatArray | float:
 
 def _rewards(where: str, r: ArrayLike, name: str = "r") -> FloatArray:
     """[Y] or [X, Y] as [X, Y]."""
-    if np.ndim(r) == 2:
+    if axes_of(r) == 2:
         return as_floats(where, name, r, "X Y", (None, None))
     return frozen(as_floats(where, name, r, "Y", (None,)).reshape(1, -1))
 
@@ -184,7 +184,7 @@ def _rewards(where: str, r: ArrayLike, name: str = "r") -> FloatArray:
 def _pair(where: str, r: ArrayLike, pi_ref: ArrayLike, name: str = "r") -> tuple[FloatArray, FloatArray]:
     """Rewards and probabilities of one shape, as [X, Y]."""
     rewards = _rewards(where, r, name)
-    axes, sizes = ("X Y", rewards.shape) if np.ndim(r) == 2 else ("Y", rewards.shape[1:])
+    axes, sizes = ("X Y", rewards.shape) if axes_of(r) == 2 else ("Y", rewards.shape[1:])
     p = as_simplex(where, "pi" if name == "C" else "pi_ref", pi_ref, axes, sizes)
     return rewards, frozen(p.reshape(rewards.shape))
 
@@ -199,9 +199,9 @@ def _anchors(where: str, anchors: ArrayLike, ndim: int, rewards: FloatArray) -> 
 
 
 def _shaped(x: FloatArray, like: ArrayLike) -> FloatArray:
-    return x[0] if np.ndim(like) == 1 else x
+    return x[0] if axes_of(like) == 1 else x
 
 
 def _scalar(x: FloatArray, like: ArrayLike) -> FloatArray | float:
     """[X] row values: a float where the caller gave one prompt."""
-    return float(x[0]) if np.ndim(like) == 1 else frozen(x)
+    return float(x[0]) if axes_of(like) == 1 else frozen(x)

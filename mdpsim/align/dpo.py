@@ -192,7 +192,7 @@ def _margins(where: str, logs: FloatArray, ref: FloatArray, data: Pairs, beta: f
 
 
 def _guard_loss(where: str, smoothing: float, loss: str) -> float:
-    if loss not in LOSSES:
+    if not isinstance(loss, str) or loss not in LOSSES:
         unknown(where, "loss", loss, LOSSES)
     s = as_real(where, "smoothing", smoothing, 0.0, 0.5)
     if loss == "ipo" and s > 0.0:
@@ -315,6 +315,6 @@ class ComparatorDPO(_DPO):
     comparator: str = "reference"
 
     def _plan(self) -> Plan:
-        if self.comparator not in ("reference", "history"):
+        if not isinstance(self.comparator, str) or self.comparator not in ("reference", "history"):
             unknown("ComparatorDPO", "comparator", self.comparator, ("reference", "history"))
         return self._with("policy", self.comparator)

@@ -13,6 +13,7 @@ free of divisions by pi. The flow theta' = grad J is integrated in s = log(1 + t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +28,18 @@ from mdpsim.rng import as_generator
 
 MAX_RESPONSES = 2**24
 MAX_EVALUATIONS = 200_000
+MAX_STEPS = 10**8  # of an ascent: days
+MAX_DRAWS = 2**30  # of a sample that is held at once
 
 
-class Softmax(NamedTuple):
+@dataclass(frozen=True)
+class Softmax:
     """pi = softmax(theta) over K responses; theta is [K]."""
 
     K: int
+
+    def __post_init__(self) -> None:
+        as_count("Softmax", "K", self.K)
 
     @property
     def size(self) -> int:
@@ -50,7 +57,8 @@ class Softmax(NamedTuple):
         return _pullback(_log_softmax(theta[None]), w[None])[0][0]
 
 
-class TokenSoftmax(NamedTuple):
+@dataclass(frozen=True)
+class TokenSoftmax:
     """Autoregressive softmax over V^L responses; theta holds the rows [V] of every prefix, shorter prefixes first.
 
     Response number x has the digits x_1 .. x_L to base V, the first token first; theta has (V^L - 1) / (V - 1) V entries.
@@ -58,6 +66,10 @@ class TokenSoftmax(NamedTuple):
 
     V: int
     L: int
+
+    def __post_init__(self) -> None:
+        as_count("TokenSoftmax", "V", self.V)
+        as_count("TokenSoftmax", "L", self.L, high=1000)
 
     @property
     def size(self) -> int:
@@ -171,7 +183,7 @@ def sampled_gradient(
             mass at all (its estimate of Z is 0).
     """
     where = "sampled_gradient"
-    x, count, generator = _theta(where, policy, theta), as_count(where, "n", n), as_generator(where, rng)
+    x, count, generator = _theta(where, policy, theta), as_count(where, "n", n, high=MAX_DRAWS), as_generator(where, rng)
     log_pi = policy.log_pi(x)
     signal = _signal(where, objective, log_pi)
     cumulative = np.cumsum(np.exp(log_pi))
@@ -184,7 +196,7 @@ def sampled_gradient(
         if not total > 0.0:
             fail(where, "n", "be so large that the target gives some draw mass (estimate_Z)", f"{count}, none that it gives")
         heard = heard / total
-    if baseline == "leave-one-out":
+    if isinstance(baseline, str) and baseline == "leave-one-out":
         if count == 1:
             fail(where, "n", "be an integer >= 2 for the baseline 'leave-one-out'", 1)
         heard = (heard - heard.mean()) * (count / (count - 1))
@@ -211,7 +223,7 @@ def ascend(
     """
     x = _theta("ascend", policy, theta).copy()
     size = as_real("ascend", "eta", eta, 1e-300, 1e300)
-    count, gap = as_count("ascend", "steps", steps), as_count("ascend", "every", every)
+    count, gap = as_count("ascend", "steps", steps, high=MAX_STEPS), as_count("ascend", "every", every)
     step: Callable[[FloatArray], FloatArray] = lambda t: exact_gradient(policy, t, objective)  # noqa: E731
     if as_flag("ascend", "natural", natural):
         if not isinstance(policy, Softmax):
@@ -302,8 +314,6 @@ def _theta(where: str, policy: Policy, theta: ArrayLike) -> FloatArray:
     """Guard the policy's shape and its parameters."""
     if not isinstance(policy, Softmax | TokenSoftmax):
         fail(where, "policy", "be a Softmax or a TokenSoftmax", type(policy).__name__)
-    for name, n in policy._asdict().items():
-        as_count(where, f"policy.{name}", n)
     if isinstance(policy, TokenSoftmax) and policy.L * np.log(policy.V) > np.log(MAX_RESPONSES):
         fail(where, "policy", f"have at most {MAX_RESPONSES} responses", f"{policy.V}^{policy.L}")
     return as_floats(where, "theta", theta, "n", (policy.size,))

@@ -135,9 +135,9 @@ class Plan:
     def __post_init__(self) -> None:
         as_temperature(self.where, self.beta)
         as_real(self.where, "smoothing", self.smoothing, 0.0, 0.5)
-        if self.loss not in LOSSES:
+        if not isinstance(self.loss, str) or self.loss not in LOSSES:
             unknown(self.where, "loss", self.loss, LOSSES)
-        if self.ties not in TIES:
+        if not isinstance(self.ties, str) or self.ties not in TIES:
             unknown(self.where, "ties", self.ties, TIES)
         if self.loss == "ipo" and self.smoothing > 0.0:
             fail(self.where, "smoothing", "be 0 for the loss 'ipo'", self.smoothing)
@@ -238,7 +238,7 @@ def _comparator(where: str, given: ArrayLike, policies: FiniteClass) -> FloatArr
 
 def _keys(where: str, seeds: int | Sequence[int]) -> np.ndarray:
     """uint64 [N, 2], two words of each seed."""
-    given = list(seeds) if isinstance(seeds, Sequence | np.ndarray) else [seeds]
+    given = list(seeds) if isinstance(seeds, Sequence | np.ndarray) and not isinstance(seeds, bytes) else [seeds]
     if not given:
         fail(where, "seeds", "be a seed or a sequence of seeds", seeds)
     whole = [as_count(where, "seeds", s, low=0, high=2**128 - 1) for s in given]

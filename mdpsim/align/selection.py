@@ -25,9 +25,10 @@ from mdpsim.align.arithmetic import in_chunks, pick, power, power_ratio
 from mdpsim.align.calibration import ordered, ranks
 from mdpsim.align.procedures import MAX_N, beats
 from mdpsim.align.spaces import QuantileScale, Responses, Space, check_breaks
-from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
+from mdpsim.arrays import FloatArray, as_array, as_count, as_floats, as_real, fail, frozen
 from mdpsim.records import record
 
+MAX_CLASSES = 2**32  # responses that a vote numbers: a view that repeats one number has any shape at no cost
 STEP = 0.25  # of the trapezoidal rule in log x: its error is below e^{-39}
 NOISE_STEP = 0.4  # in units of sigma, for N = 1: its error is below e^{-120}; for larger N see _noise
 MAX_ENTRIES = 10**7
@@ -216,10 +217,13 @@ class MajorityVote:
     answers: np.ndarray
 
     def __init__(self, n: int, answers: ArrayLike) -> None:
-        where, given = "MajorityVote", np.asarray(answers)
+        where = "MajorityVote"
+        given = as_array(where, "answers", answers, lambda: "be [Y] classes, or the ends of intervals")
         object.__setattr__(self, "n", as_count(where, "n", n, high=MAX_N))
         if given.ndim != 1 or given.size == 0:
             fail(where, "answers", "be [Y] classes, or the ends of intervals", f"shape {given.shape}")
+        if given.dtype.kind in "iu" and given.size > MAX_CLASSES:
+            fail(where, "answers", f"be of at most {MAX_CLASSES} responses", given.size)
         if given.dtype.kind in "iu":
             classes = np.unique(given)
             if classes[0] != 0 or classes[-1] != classes.size - 1:

@@ -178,6 +178,10 @@ class Twin:
             fail("Twin", "measure or rule", "differ from the claim's", f"neither, in {self.name!r}")
         for name in ("statement", "distance"):
             as_text("Twin", name, getattr(self, name), f"be a text that is not empty, in {self.name!r}")
+        if self.rule is not None and not isinstance(self.rule, Rule):
+            fail("Twin", "rule", "be one of mdpsim.claims.rules, or None", type(self.rule).__name__)
+        if self.measure is not None and not callable(self.measure):
+            fail("Twin", "measure", "be a function, or None", repr(self.measure))
 
     @property
     def arm(self) -> str:
@@ -232,7 +236,7 @@ class Claim:
         if not isinstance(self.id, str) or not re.fullmatch(r"[a-z0-9_-]+/[a-z0-9]+(-[a-z0-9]+)*", self.id):
             fail("Claim", "id", "be 'paper/kebab-slug'", repr(self.id))
         where = f"Claim {self.id}"
-        if self.origin not in ORIGINS:
+        if not isinstance(self.origin, str) or self.origin not in ORIGINS:
             fail(where, "origin", f"be one of {', '.join(ORIGINS)}", repr(self.origin))
         if not isinstance(self.statement, str) or not self.statement.strip():
             fail(where, "statement", "not be empty", repr(self.statement))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mdpsim.arrays import as_real, fail
+from mdpsim.arrays import as_real, fail, real_or_nan
 
 Quantity = float | str | Callable[[Any], float]
 Law = Callable[[Any, Any], Any] | tuple[str, Quantity]
@@ -33,7 +33,7 @@ LAWS = ("chi2", "normal", "uniform")  # laws that can be stated by name and para
 def _check_quantity(rule: str, argument: str, value: Any) -> None:
     if (callable(value) and not isinstance(value, type)) or (isinstance(value, str) and value):
         return
-    if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(real_or_nan(value)):
         return
     fail(rule, argument, "be a number, the name of a measured column or a function of the point", repr(value))
 
@@ -135,7 +135,7 @@ class Rate:
         if self.slope is not None:
             as_real("Rate", "slope", self.slope, -100.0, 100.0)
         as_real("Rate", "margin", self.margin, 0.0, 10.0)
-        if self.side not in ("two_sided", "at_most"):
+        if not isinstance(self.side, str) or self.side not in ("two_sided", "at_most"):
             fail("Rate", "side", "be 'two_sided' or 'at_most'", repr(self.side))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mdpsim.arrays import ROW_TOLERANCE, FloatArray, IntArray, as_floats, as_integers, fail, frozen
+from mdpsim.arrays import ROW_TOLERANCE, FloatArray, IntArray, as_floats, as_integers, fail, frozen, shown
 from mdpsim.estimate.data import Trajectories, as_episodes, roll
 from mdpsim.estimate.tables import Label, Names, Spaces, read_pairs
 from mdpsim.kernels.preference import draw_labels, logistic
@@ -147,7 +147,7 @@ def sample_preferences(
         check_allowed("sample_preferences", name, policy, model.forbidden)
     n = as_episodes("sample_preferences", n, model.shape[0], sides=2)
     if link is not None and not callable(link):
-        fail("sample_preferences", "link", "be a function of the differences, or None", repr(link))
+        fail("sample_preferences", "link", "be a function of the differences, or None", shown(link))
     key = as_generator("sample_preferences", rng).integers(0, 2**64, size=6, dtype=np.uint64)
     first = roll(model, one, n, key[:2])
     second = roll(model, two, n, key[2:4], first.states[:, 0])

@@ -22,6 +22,8 @@ Families of token MDPs stand in ``mdpsim.mdp.token_families``: token_tree, combi
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -29,6 +31,8 @@ from mdpsim.arrays import FloatArray, as_count, as_floats, as_real, fail, frozen
 from mdpsim.mdp.linear import LinearMDP
 from mdpsim.mdp.tabular import MDP
 from mdpsim.rng import as_generator
+
+MAX_ENTRIES = 2**31  # numbers of a table [H, S, A]: 16 GiB
 
 Rng = np.random.Generator | int
 
@@ -48,7 +52,10 @@ def _start(function: str, start: str, S: int) -> FloatArray:
 
 def _sizes(function: str, **sizes: int) -> tuple[int, ...]:
     """Guard several sizes, each an integer >= 1."""
-    return tuple(as_count(function, name, n) for name, n in sizes.items())
+    guarded = tuple(as_count(function, name, n) for name, n in sizes.items())
+    if (least := math.prod(guarded)) > MAX_ENTRIES:  # what is made holds a number for each of them at least
+        fail(function, ", ".join(sizes), f"give at most {MAX_ENTRIES} numbers, H S A", least)
+    return guarded
 
 
 def _dirichlet(

@@ -75,7 +75,7 @@ def project_markov(
     generator, log_p = as_generator(where, rng), np.log(law)
     starts = [tables] + [
         [generator.dirichlet(np.ones(t.shape[-1]), t.shape[:-1]) for t in tables]
-        for _ in range(as_count(where, "restarts", restarts, low=0))
+        for _ in range(as_count(where, "restarts", restarts, low=0, high=10**6))
     ]
     ends = [_descend(start, log_p, k) for start in starts]
     values = np.array([_divergence(q, law) for q, _ in ends])
@@ -109,7 +109,7 @@ def project_softmax(
         return Projection(fit.pi, value, fit.residual, frozen(np.array([value])))
     if (law[root > 0.0] == 0.0).any():
         fail(where, "p", "be positive wherever base is, for a reverse projection", "zeros")
-    return _reverse_softmax(law, f, root, as_count(where, "restarts", restarts, low=0), as_generator(where, rng))
+    return _reverse_softmax(law, f, root, as_count(where, "restarts", restarts, low=0, high=10**6), as_generator(where, rng))
 
 
 def _reverse_softmax(law: FloatArray, f: FloatArray, root: FloatArray, restarts: int, rng: np.random.Generator) -> Projection:

@@ -241,7 +241,7 @@ def rejection_sample(pi0: ArrayLike, accept: ArrayLike, n: int, rng: np.random.G
     keep = as_floats(where, "accept", accept, "K", (prior.size,))
     if keep.min() < 0.0 or keep.max() > 1.0:
         fail(where, "accept", "lie in [0, 1]", f"{keep.min():.6g} to {keep.max():.6g}")
-    count, generator = as_count(where, "n", n), as_generator(where, rng)
+    count, generator = as_count(where, "n", n, high=2**30), as_generator(where, rng)
     Z = float(prior @ keep)
     if count > Z * MAX_DRAWS:
         fail(where, "accept", f"accept often enough for {count} draws from 1e9 proposals", f"acceptance probability {Z:.3g}")
@@ -274,7 +274,7 @@ def importance_sample(pi0: ArrayLike, r: ArrayLike, beta: float, n: int, rng: np
     prior = as_simplex(where, "pi0", pi0, "K", (None,))
     weight = _positive_beta(where, beta)
     rewards, allowed = _rewards(where, r, prior.size)
-    x = _edges(prior).searchsorted(as_generator(where, rng).random(as_count(where, "n", n)), side="right")
+    x = _edges(prior).searchsorted(as_generator(where, rng).random(as_count(where, "n", n, high=2**30)), side="right")
     if not allowed[x].any():
         fail(where, "r", "allow a response among the n that were drawn", "only forbidden ones: all weights are zero")
     top = float(rewards[x[allowed[x]]].max())
