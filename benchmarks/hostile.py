@@ -46,8 +46,8 @@ def flat(x: Any, depth: int = 0) -> Iterator[Any]:
     """The numbers and texts in a result, in order."""
     import numpy as np
 
-    if depth > 6 or x is None or isinstance(x, str | bytes):
-        yield x
+    if depth > 20 or x is None or isinstance(x, str | bytes):
+        yield str(x)
     elif type(x).__module__ == "torch" and hasattr(x, "detach"):
         yield x.detach().numpy()
     elif isinstance(x, np.ndarray | np.generic | int | float | complex):

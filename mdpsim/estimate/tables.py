@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdpsim.arrays import IntArray, _dtype, as_array, as_count, as_numbers, fail, shown, unknown
+from mdpsim.arrays import IntArray, _dtype, as_array, as_count, as_numbers, axes_of, fail, shown, unknown
 from mdpsim.memory import GIB, machine
 
 Label = str | int
@@ -45,7 +45,7 @@ class Spaces(NamedTuple):
 
 def as_labels(function: str, argument: str, labels: Any, n: int | None = None) -> tuple[Label, ...]:
     """Guard labels: a sequence of different strings or integers, n of them where n is given."""
-    if isinstance(labels, str) or (not isinstance(labels, Sequence) and not hasattr(labels, "__array__")):
+    if isinstance(labels, str) or (not isinstance(labels, Sequence) and axes_of(labels) < 1):
         fail(function, argument, "be a sequence of different strings or integers", shown(labels))
     held = [int(x) if isinstance(x, numbers.Integral) and not isinstance(x, bool) else x for x in list(labels)]
     for x in held:

@@ -163,12 +163,12 @@ def chain(*, H: int, S: int = 5, slip: float = 0.2) -> MDP:
     slip starts them again.
 
     Args:
-        H: stages. S: states, at least 2 (the classic has 5). slip: in [0, 1] (the classic has 0.2).
+        H: stages. S: states, from 2 to 2^15 (P is dense; the classic has 5). slip: in [0, 1] (the classic has 0.2).
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
     H = as_count("chain", "H", H)
-    S = as_count("chain", "S", S, low=2)
+    S = as_count("chain", "S", S, low=2, high=2**15)
     slip = as_real("chain", "slip", slip, 0.0, 1.0)
     states = np.arange(S)
     P, r = np.zeros((1, S, 2, S)), np.zeros((1, S, 2))
@@ -196,7 +196,7 @@ def riverswim(*, H: int, S: int = 6) -> MDP:
         ValueError: naming the argument, what was wanted and what came.
     """
     H = as_count("riverswim", "H", H)
-    S = as_count("riverswim", "S", S, low=2)
+    S = as_count("riverswim", "S", S, low=2, high=2**15)
     states = np.arange(S)
     back, forward = np.maximum(states - 1, 0), np.minimum(states + 1, S - 1)
     P, r = np.zeros((1, S, 2, S)), np.zeros((1, S, 2))
@@ -220,12 +220,12 @@ def gridworld(*, H: int, size: int = 4, slip: float = 0.2) -> MDP:
     2 (size - 1) steps, and H no larger than that gives value 0 to every policy without slips.
 
     Args:
-        H: stages. size: of the side, at least 2. slip: in [0, 1].
+        H: stages. size: of the side, from 2 to 150 (P is dense). slip: in [0, 1].
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
     H = as_count("gridworld", "H", H)
-    size = as_count("gridworld", "size", size, low=2)
+    size = as_count("gridworld", "size", size, low=2, high=150)
     slip = as_real("gridworld", "slip", slip, 0.0, 1.0)
     S = size * size
     row, column = np.divmod(np.arange(S), size)
@@ -250,12 +250,12 @@ def deep_sea(*, size: int, rng: Rng | None = None) -> MDP:
     Hard for: exploration without planning. One of 2^size action sequences pays; the rewards on the way discourage it.
 
     Args:
-        size: at least 2.
+        size: from 2 to 1024 (P is dense).
         rng: Generator or seed that draws which action is right in each (stage, column); None: action 1 everywhere.
     Raises:
         ValueError: naming the argument, what was wanted and what came.
     """
-    size = as_count("deep_sea", "size", size, low=2)
+    size = as_count("deep_sea", "size", size, low=2, high=1024)
     shape = (size, size)
     right = np.ones(shape, np.int64) if rng is None else as_generator("deep_sea", rng).integers(2, size=shape)
     stage, column = np.indices(shape)
