@@ -1,9 +1,10 @@
-"""What an argument's own meaning makes right although its kind would not: (functions, arguments, labels), regular expressions."""
+"""What an argument's own meaning makes right although its kind would not: regular expressions of function, argument, label."""
 
 from __future__ import annotations
 
 ALLOWED: list[tuple[str, str, str]] = [
-    ("Identity|Inequality|Mean|HighProb|Limit", "tol|bound|value|margin", r"^(str|str_|int|float) |-1$|1\.5$|inf|^builtin_function"),
+    ("Identity|Inequality|Mean|HighProb|Limit", "tol|bound|value|margin",
+        r"^(str|str_|int|float) |-1$|1\.5$|inf|^builtin_function"),
     ("Claim", "measure", "function|type|class"),  # anything callable; what it gives is checked when it runs
     ("per_seed", "function", "type"),
     ("Twin", "measure|rule", "type <class"),

@@ -161,7 +161,8 @@ def _no_scalar() -> Iterator[tuple[str, Any]]:
 
 def integers(good: int) -> Iterator[Case]:
     """For a size, a count, a number of something."""
-    yield from ((f"numpy {k.__name__}", SAME, k(good)) for k in (np.int64, np.int32, np.int8, np.uint8, np.uint64) if good < 100)
+    yield from ((f"numpy {k.__name__}", SAME, k(good)) for k in (np.int64, np.int32, np.int8, np.uint8,
+        np.uint64) if good < 100)
     yield from ((label, NEVER, value) for label, value in _no_scalar())
     yield from ((repr(v), NEVER, v) for v in (-1, 1.5, -(2**63), np.inf, -np.inf, np.float64(1.5), np.int64(-1)))
     yield from ((repr(v), FREE, v) for v in (0, 1, 2, 3.0, 2**31, 2**53 + 1, 2**62, 2**63, 2**64, True, None, Decimal(3),
@@ -173,17 +174,20 @@ def reals(good: float) -> Iterator[Case]:
     yield "numpy float64", SAME, np.float64(good)
     yield "a fraction", SAME, Fraction(good) if np.isfinite(good) else good
     yield from ((label, NEVER, value) for label, value in _no_scalar())
-    yield from ((repr(v), FREE, v) for v in (0, 0.0, -0.0, 1, -1, -1.0, 0.5, 2.0, np.inf, -np.inf, 1e308, -1e308, 5e-324, 1e-300,
+    yield from ((repr(v), FREE, v) for v in (0, 0.0, -0.0, 1, -1, -1.0, 0.5, 2.0, np.inf, -np.inf, 1e308, -1e308, 5e-324,
+        1e-300,
                                              np.float32(good), True, None, Decimal(1), Fraction(1, 3), np.array(1.0), 2**62))
 
 
 def texts(good: str) -> Iterator[Case]:
     """For a name or another text."""
     yield "numpy text", SAME, np.str_(good)
-    yield from ((f"{type(v).__name__} {str(v)[:12]}", NEVER, v) for v in (3, -1, 1.5, np.nan, b"x", [], [good], (good,), {}, {good},
+    yield from ((f"{type(v).__name__} {str(v)[:12]}", NEVER, v) for v in (3, -1, 1.5, np.nan, b"x", [], [good], (good,), {},
+        {good},
                                                                        1j, len, np.ones(3), np.ma.masked, HUGE, True))
     yield "an object", NEVER, object()
-    yield from ((repr(v)[:20], FREE, v) for v in ("", "no such name", good.upper(), good + " ", "x" * 10**5, "\0", "\ud800", "é",
+    yield from ((repr(v)[:20], FREE, v) for v in ("", "no such name", good.upper(), good + " ", "x" * 10**5, "\0", "\ud800",
+        "é",
                                                   "1", "nan", None, "../..", "\n", "{}", "%s"))
 
 
@@ -199,7 +203,8 @@ def seeds(good: Any) -> Iterator[Case]:
     """For a seed or a generator."""
     if isinstance(good, int):
         yield from ((f"numpy {k.__name__}", SAME, k(good)) for k in (np.int64, np.uint64))
-        for v in (-1, 1.5, np.nan, np.inf, 1j, "x", "1", b"1", {}, object(), len, np.random.RandomState, np.random, np.ma.masked,
+        for v in (-1, 1.5, np.nan, np.inf, 1j, "x", "1", b"1", {}, object(), len, np.random.RandomState, np.random,
+            np.ma.masked,
                   HUGE, 2**128, -(2**70), np.float64(1), np.ones(3), [-1], [1.5], ["1"]):
             yield f"{type(v).__name__} {str(v)[:12] if '0x' not in str(v) else ''}", NEVER, v
         for v in (np.random.default_rng(0), np.random.Generator(np.random.MT19937(0)), np.random.SeedSequence(1), None, True,
@@ -219,8 +224,10 @@ def functions(good: Any) -> Iterator[Case]:
 
 def records(good: Any) -> Iterator[Case]:
     """For a record, a learner, a distribution, a list of them."""
-    for v in (3, -1, 1.5, np.nan, "x", "", b"x", [], [good], (good,), {}, {"x": good}, len, int, np.ones(3), 1j, np.ma.masked, HUGE):
-        yield f"{type(v).__name__} {str(v)[:8] if '0x' not in str(v) else ''}", FREE if isinstance(v, list | tuple) else NEVER, v
+    for v in (3, -1, 1.5, np.nan, "x", "", b"x", [], [good], (good,), {}, {"x": good}, len, int, np.ones(3), 1j, np.ma.masked,
+        HUGE):
+        yield f"{type(v).__name__} {str(v)[:8] if '0x' not in str(v) else ''}", FREE if isinstance(v,
+            list | tuple) else NEVER, v
     yield "an object", NEVER, object()
     yield "its class", NEVER, type(good)
     yield "none", FREE, None
@@ -247,7 +254,8 @@ def tensors(good: Any) -> Iterator[Case]:
     yield "tensor, NaN at 0", NEVER, good.double().reshape(-1).index_fill(0, torch.tensor([0]), torch.nan).reshape(good.shape)
     for label, bad in (("an axis more", good[None]), ("behind", good[..., None]), ("empty", good[:0]), ("a scalar", good.sum()),
                        ("strided", good.repeat_interleave(2, 0)[::2]), ("meta", good.to("meta")), ("sparse", good.to_sparse()),
-                       ("1e6 wide", good.reshape(-1)[0].expand(10**6, 10**6)), ("transposed", good.mT if good.ndim > 1 else good)):
+                       ("1e6 wide", good.reshape(-1)[0].expand(10**6, 10**6)), ("transposed",
+                           good.mT if good.ndim > 1 else good)):
         yield f"tensor, {label}", FREE, bad
 
 

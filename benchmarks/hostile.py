@@ -4,8 +4,8 @@
     python benchmarks/hostile.py --quick
     python benchmarks/hostile.py --only solve_soft --show 100
 
-For each argument of each right call (benchmarks/_hostile_calls.py) every wrong value (benchmarks/_hostile_values.py) in a worker
-process with 15 seconds a call; a hang or a crash costs its worker and nothing else. A value that is the right one written
+For each argument of each right call (_hostile_calls.py) every wrong value (_hostile_values.py) in a worker process, with 15
+seconds a call; a hang or a crash costs its worker and nothing else. A value that is the right one written
 otherwise must give the same result or be refused. Prints a table of outcomes and what should not be; status 1 where there is
 any of it: crashes, hangs, exceptions of Python's or torch's own, results from what cannot be meant. Some 45,000 calls;
 --quick takes every so many-th case, --seconds ends the attack early and says how many were left.

@@ -19,6 +19,7 @@ import numpy as np
 
 from mdpsim import rng as rng_
 from mdpsim.arrays import as_count, as_real, as_text, fail, unknown
+from mdpsim.claims.paper import Paper
 from mdpsim.claims.rules import Rate, Rule
 from mdpsim.versions import EXTRAS
 
@@ -110,44 +111,6 @@ def geometric(low: float, high: float, n: int) -> tuple[Any, ...]:
     if isinstance(low, int | np.integer) and isinstance(high, int | np.integer):
         return tuple(round(v) for v in values)
     return tuple(float(f"{v:.6g}") for v in values)
-
-
-@dataclass(frozen=True)
-class Paper:
-    """What a claim cites: a paper, and where in it."""
-
-    key: str
-    authors: str
-    title: str
-    venue: str
-    year: int
-    arxiv: str = ""
-    where: str = ""
-
-    def __post_init__(self) -> None:
-        for name in ("key", "authors", "title", "venue"):
-            as_text("Paper", name, getattr(self, name))
-        for name in ("arxiv", "where"):
-            if not isinstance(found := getattr(self, name), str):
-                fail("Paper", name, "be a text", repr(found))
-        as_count("Paper", "year", self.year, high=9999)
-
-    def at(self, where: str) -> Paper:
-        """This paper, at a theorem or equation."""
-        return replace(self, where=where)
-
-    def __str__(self) -> str:
-        first = self.authors.split(" and ")[0].split(",")[0]
-        others = " et al." if " and " in self.authors else ""
-        return f"{first}{others} ({self.year})" + (f", {self.where}" if self.where else "")
-
-    def bibtex(self) -> str:
-        """A BibTeX entry."""
-        rows = {"author": self.authors, "title": "{" + self.title + "}", "booktitle": self.venue, "year": str(self.year)}
-        if self.arxiv:
-            rows |= {"eprint": self.arxiv, "archiveprefix": "arXiv"}
-        body = ",\n".join(f"  {name} = {{{value}}}" for name, value in rows.items())
-        return f"@inproceedings{{{self.key},\n{body}\n}}"
 
 
 @dataclass(frozen=True)
