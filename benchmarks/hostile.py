@@ -22,6 +22,7 @@ import re
 import selectors
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -136,6 +137,7 @@ def work(every: int) -> None:
     import numpy as np
     from _hostile_calls import calls
 
+    os.chdir(tempfile.mkdtemp(prefix="hostile"))  # where a text that is a path may lead
     resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
     np.seterr(all="ignore")
     table = calls()
@@ -162,7 +164,7 @@ class Worker:
     """A process that answers a line at a time; what it does not answer in time, it is asked no further."""
 
     def __init__(self, every: int) -> None:
-        self.process = subprocess.Popen([sys.executable, __file__, "--worker", str(every)], stdin=subprocess.PIPE,
+        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--worker", str(every)], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.held = b""
         if self.line(START) != "ready":

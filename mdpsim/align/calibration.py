@@ -105,7 +105,7 @@ def sample_anchors(
     """
     where = "sample_anchors"
     rewards, p = _pair(where, r, pi_ref)
-    n, generator = as_count(where, "K", K), as_generator(where, rng)
+    n, generator = as_count(where, "K", K, high=2**30), as_generator(where, rng)
     shape = (rewards.shape[0], n) if as_flag(where, "shared", shared) else (rewards.shape[0], rewards.shape[1] * n)
     out = np.empty(shape)
     for i, sums in enumerate(np.cumsum(p, axis=1)):

@@ -238,7 +238,8 @@ def _comparator(where: str, given: ArrayLike, policies: FiniteClass) -> FloatArr
 
 def _keys(where: str, seeds: int | Sequence[int]) -> np.ndarray:
     """uint64 [N, 2], two words of each seed."""
-    given = list(seeds) if isinstance(seeds, Sequence | np.ndarray) and not isinstance(seeds, bytes) else [seeds]
+    many = isinstance(seeds, Sequence | np.ndarray) and np.shape(seeds) and not isinstance(seeds, bytes)
+    given = list(seeds) if many else [seeds]  # type: ignore[arg-type]
     if not given:
         fail(where, "seeds", "be a seed or a sequence of seeds", seeds)
     whole = [as_count(where, "seeds", s, low=0, high=2**128 - 1) for s in given]

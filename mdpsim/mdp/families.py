@@ -41,6 +41,8 @@ LEFT, RIGHT = 0, 1
 
 def _start(function: str, start: str, S: int) -> FloatArray:
     """Law of the first state: state 0, or uniform."""
+    if not isinstance(start, str):
+        fail(function, "start", "be 'fixed' (state 0) or 'uniform'", repr(start))
     if start == "fixed":
         mu0 = np.zeros(S)
         mu0[0] = 1.0
