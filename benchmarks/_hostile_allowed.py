@@ -11,7 +11,7 @@ ALLOWED: list[tuple[str, str, str]] = [
     ("product", "n", ""),  # an axis is a sequence of texts or numbers, of any kind; Point guards each
     ("Point", "values", r"^str $|^dict \{\}$"),  # no axes
     ("geometric", "low|high", r"1\.5"),  # the ends may be fractions
-    ("save", "path", "^str "),
+    ("save|load", "path", "^str "),
     ("theorem_alpha", "n_policies", "10|digits"),  # whose logarithm is all that is read
     ("RLHF.run", "demos", ""),  # not read where a clone is given
     ("Custom", "function", ""),  # called, and what it gives checked, where the procedure is used

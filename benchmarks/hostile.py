@@ -164,8 +164,8 @@ class Worker:
     """A process that answers a line at a time; what it does not answer in time, it is asked no further."""
 
     def __init__(self, every: int) -> None:
-        self.process = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--worker", str(every)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        command = [sys.executable, str(Path(__file__).resolve()), "--worker", str(every)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         self.held = b""
         if self.line(START) != "ready":
             raise RuntimeError("a worker did not start: run it by hand, --worker 1")

@@ -49,12 +49,12 @@ def all_claims(*, paper: str | None = None, tag: str | None = None) -> tuple[Cla
     """
     claims = tuple(_discovered().values())
     if paper is not None:
-        if paper not in {c.paper for c in claims}:
+        if not isinstance(paper, str) or paper not in {c.paper for c in claims}:
             unknown("all_claims", "paper", paper, {c.paper for c in claims})
         claims = tuple(c for c in claims if c.paper == paper)
     if tag is not None:
         tags = {t for c in claims for t in c.tags}
-        if tag not in tags:
+        if not isinstance(tag, str) or tag not in tags:
             unknown("all_claims", "tag", tag, tags)
         claims = tuple(c for c in claims if tag in c.tags)
     return claims
@@ -66,7 +66,7 @@ def get_claim(claim_id: str) -> Claim:
     Raises:
         ValueError: an id that is not registered (the nearest are given).
     """
-    if claim_id not in _discovered():
+    if not isinstance(claim_id, str) or claim_id not in _discovered():
         unknown("get_claim", "claim", claim_id, _discovered())
     return _discovered()[claim_id]
 

@@ -1,4 +1,4 @@
-"""The short form of benchmarks/hostile.py: one wrong argument in a hundred, everything public; and what its long form found."""
+"""The short form of benchmarks/hostile.py: one wrong argument in twenty-five, everything public; and what its long form found."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ class Claim:
 
     def check_preset(self, preset: str) -> str:
         """The preset, if this claim has it."""
-        if preset not in self.grid:
+        if not isinstance(preset, str) or preset not in self.grid:
             unknown(f"Claim {self.id}", "preset", preset, self.grid)
         return preset
 
