@@ -8,13 +8,13 @@ and messages go to stderr.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from mdpsim.arrays import as_count, as_path, fail, unknown
@@ -22,8 +22,10 @@ from mdpsim.claims.claim import PRESETS, Claim
 from mdpsim.claims.device import DEVICES, check_device, devices_of, on_device
 from mdpsim.claims.run import MAX_SEED, TIMEOUT, MeasureError, missing, run_all
 from mdpsim.registry import all_claims, get_claim, select
-from mdpsim.store import DEFAULT_PATH, Store
-from mdpsim.terminal import compilation_line, console, errors, flat, messages, print_json, progress_bar, show_verdicts
+from mdpsim.store import DEFAULT_PATH, Store, is_full, trouble
+from mdpsim.terminal import (
+    compilation_line, console, errors, flat, messages, open_streams, print_json, progress_bar, show_rows, show_verdicts,
+)
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED
 from mdpsim.verify import Judged, JudgeError, estimate_costs, isolated, judge_all, judge_held
 from mdpsim.versions import cores, lacking
@@ -88,16 +90,14 @@ def list_(
             for claim in claims:
                 print_json(_describe(claim))
             return
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for name in ("claim", "origin", "rule", "twins", "trials at quick", "statement"):
-            table.add_column(name, overflow="fold", no_wrap=name in ("claim", "origin"))
+        rows = []
         for claim in claims:
             trials = _sizes(claim).get("quick")
             absent = lacking(claim.needs)
             size = f"needs [{','.join(absent)}]" if absent else str(trials or "-")
             row = (claim.id, claim.origin, claim.rule.name, str(len(claim.twins)), size, claim.statement)
-            table.add_row(*(Text(cell) for cell in row))
-        console().print(table)
+            rows.append([Text(cell) for cell in row])
+        show_rows(("claim", "origin", "rule", "twins", "trials at quick", "statement"), rows)
 
 
 def _list_costs(claims: Sequence[Claim], path: Path, as_json: bool) -> None:
@@ -108,15 +108,14 @@ def _list_costs(claims: Sequence[Claim], path: Path, as_json: bool) -> None:
         for name, cost in found.items():
             print_json({"claim": name, **cost._asdict()})
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("claim")
-    for name in ("trials measured", "seconds", "ms a trial", *(f"{p} (s)" for p in PRESETS)):
-        table.add_column(name, justify="right")
+    names = ("trials measured", "seconds", "ms a trial", *(f"{p} (s)" for p in PRESETS))
+    rows = []
     for name, cost in found.items():
         each = f"{1e3 * cost.seconds / cost.trials:.3g}" if cost.trials else "-"
         wanted = (cost.estimates.get(p) for p in PRESETS)
-        table.add_row(name, str(cost.trials), f"{cost.seconds:.1f}", each, *("-" if s is None else f"{s:.1f}" for s in wanted))
-    console().print(table)
+        cells = (name, str(cost.trials), f"{cost.seconds:.1f}", each, *("-" if s is None else f"{s:.1f}" for s in wanted))
+        rows.append([Text(cell) for cell in cells])
+    show_rows(("claim", *names), rows, right=names)
 
 
 def _one(target: str) -> Claim:
@@ -193,6 +192,7 @@ def verify(
         n_jobs = cores() if jobs is None else jobs
         as_count("verify", "--seed", seed, low=0, high=MAX_SEED)
         failure: MeasureError | None = None
+        failed: list[str] = []
         able = [c for c in claims if not lacking(c.needs)]
         with Store(store) as opened, contextlib.redirect_stdout(sys.stderr), compilation_line():
             with progress_bar(able, preset, seed, opened) as progress:
@@ -206,9 +206,13 @@ def verify(
                         messages().print(Text(f"left out: {line}"))
                 except MeasureError as error:
                     failure = error
+                except (sqlite3.Error, OSError) as error:
+                    if not is_full(error):
+                        raise
+                    failed.append(f"the store {store} cannot grow: {trouble(error)}")  # what is there is judged
             if budget is not None and (left := sum(len(c.trials) for c in missing(able, preset, seed, opened))):
                 messages().print(f"budget of {budget:g} s spent, {left} trials left: the same command goes on from here")
-            failed = [] if failure is None else [str(failure)]
+            failed += [] if failure is None else [str(failure)]
             judged = judge_all([c for c in claims if not failure or c.id not in failure.claims], failed=failed, **options)
         _finish(judged, failed, as_json, strict)
 
@@ -343,6 +347,7 @@ def info(as_json: Json = False) -> None:
 
 def main() -> None:
     """Entry point of the ``mdpsim`` command."""
+    open_streams()
     app()
 
 

@@ -50,12 +50,14 @@ def words(seed: int) -> tuple[int, int]:
 
 
 def as_generator(function: str, rng: Any) -> np.random.Generator:
-    """Guard an ``rng`` argument: a numpy Generator, or an integer seed for one."""
+    """Guard an ``rng`` argument: a numpy Generator, or an integer seed or a SeedSequence (which is left as it is) for one."""
     if isinstance(rng, np.random.Generator):
         return rng
+    if isinstance(rng, np.random.SeedSequence):
+        return np.random.Generator(np.random.PCG64(rng))
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
         return generator(int(rng))
-    return fail(function, "rng", "be a numpy.random.Generator or an integer seed >= 0", repr(rng))
+    return fail(function, "rng", "be a numpy.random.Generator, a SeedSequence or an integer seed >= 0", repr(rng))
 
 
 @contextmanager

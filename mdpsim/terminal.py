@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import time
@@ -14,16 +15,20 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from mdpsim.claims.claim import CLAIM_ARM, Claim
 from mdpsim.claims.run import Chunk, MeasureError, missing
-from mdpsim.store import Store
+from mdpsim.store import Store, trouble
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED, SUPPORTED
 from mdpsim.verify import Judged, JudgeError
 
+UNLIMITED = 10_000  # columns of what is no terminal
+GAP = 2  # columns between two cells
+LAST = 40  # columns that the last cell of a row, which may be prose, needs at least beside the others
 COLOURS = {SUPPORTED: "green", REFUTED: "red", INCONCLUSIVE: "yellow"}
 
 
@@ -34,7 +39,47 @@ def messages() -> Console:
 
 def console() -> Console:
     """Stdout; what is not a terminal has no width, and tables are not cut to one."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=10_000)
+    # rich takes a width only with a height: without one every terminal that calls itself dumb has 80 columns.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else UNLIMITED
+    return Console(highlight=False, width=width, height=25)
+
+
+def open_streams() -> None:
+    """Give what was closed by the caller (``>&-``) a place to write to: Python has None there, and a store could get its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the process ends
+
+
+def show_rows(names: Sequence[str], rows: Sequence[Sequence[Text]], right: Sequence[str] = ()) -> None:
+    """A table where the terminal is wide enough for it, else a paragraph a row; the first cell, an id, is never broken.
+
+    Args:
+        right: the names of the columns of numbers, which are set to the right.
+    """
+    where = console()
+    lengths = [max(len(name), *(row[i].cell_len for row in rows)) if rows else len(name) for i, name in enumerate(names)]
+    fixed = sum(lengths[:-1]) + GAP * (len(names) - 1)
+    if where.width >= fixed + min(lengths[-1], LAST):
+        table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+        for name in names:
+            table.add_column(
+                name, justify="right" if name in right else "left", no_wrap=name != names[-1], overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*row)
+        where.print(table)
+        return
+    for row in rows:
+        where.print(row[0], soft_wrap=True)  # a longer line is the terminal's to wrap: copied, it is whole
+        line = Text()
+        for name, cell in zip(names[1:], row[1:], strict=True):
+            pair = Text.assemble((name, "bold"), " ", cell)
+            if line and line.cell_len + GAP + pair.cell_len > where.width - GAP:
+                where.print(Padding(line, (0, 0, 0, GAP)))
+                line = Text()
+            line = Text.assemble(line, " " * GAP, pair) if line else pair
+        where.print(Padding(line, (0, 0, 0, GAP)))
 
 
 @contextmanager
@@ -59,7 +104,7 @@ def errors() -> Iterator[None]:
             messages().print(Text(f"mdpsim: {error}", style="red"))
             raise typer.Exit(2) from None
         except sqlite3.Error as error:
-            messages().print(Text(f"mdpsim: the store cannot be used: {error}; name another with --store", style="red"))
+            messages().print(Text(f"mdpsim: the store cannot be used: {trouble(error)}", style="red"))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             messages().print("interrupted: everything finished is in the store; the same command goes on from here")
@@ -96,7 +141,7 @@ def progress_bar(claims: Sequence[Claim], preset: str, seed: int, store: Store) 
         yield None
         return
     where = messages()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=where, transient=True)
     task = bar.add_task("", total=total)
     done, last = 0, time.monotonic()
@@ -108,7 +153,7 @@ def progress_bar(claims: Sequence[Claim], preset: str, seed: int, store: Store) 
         bar.update(task, advance=len(chunk.trials), description=label)
         if not where.is_terminal and time.monotonic() - last >= 10:
             last = time.monotonic()
-            where.print(f"{done} of {total} trials, now {label}")
+            where.print(Text(f"{done} of {total} trials, now {label}"))
 
     with bar if where.is_terminal else nullcontext():
         yield update
@@ -128,12 +173,7 @@ def print_table(judged: Sequence[Judged]) -> None:
     from mdpsim.report import verdict_rows
 
     rows = verdict_rows(judged)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(str(cell), style=COLOURS.get(str(cell), "")) for cell in row.values()))
-    console().print(table)
+    show_rows(list(rows[0]), [[Text(str(cell), style=COLOURS.get(str(cell), "")) for cell in row.values()] for row in rows])
     for one in judged:
         notes = one.verdict.notes
         if one.verdict.n_trials == 0:  # what is missing says all: that no twin was measured either says nothing more

@@ -13,6 +13,7 @@ import contextlib
 import importlib.util
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from types import ModuleType
 from typing import Any
 
+from mdpsim.arrays import fail
+from mdpsim.claims.workers import METHOD, UNGUARDED, Context, call, check_files
 from mdpsim.memory import machine
 
 THREAD_VARIABLES = (
@@ -151,23 +154,35 @@ class Pool:
         self.executor = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        context = multiprocessing.get_context(method)
+        check_files(self.jobs)
+        context = Context()
         with _environment(dict.fromkeys(THREAD_VARIABLES, "1") | _own_code()):
-            if method == "forkserver":
+            if METHOD == "forkserver":
                 from multiprocessing import forkserver, resource_tracker
 
                 resource_tracker.ensure_running()  # before Ctrl-C is held back: it ends by letting it through
                 context.set_forkserver_preload(["mdpsim.claims.chunk"])
-                with _no_interrupt():
-                    forkserver.ensure_running()
+                try:
+                    with _no_interrupt():
+                        forkserver.ensure_running()
+                except OSError as error:
+                    if "AF_UNIX" not in str(error):
+                        raise
+                    wanted = "name a folder with a shorter path, in which a socket can lie"
+                    fail("run", "TMPDIR", wanted, f"one of {len(tempfile.gettempdir())} letters")
         return ProcessPoolExecutor(self.jobs, context, initializer=_start_worker, initargs=(self.modules,))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, limit: float = float("inf")) -> Future[Any]:
         """Submit a call, whose last argument becomes its ticket; the parent looks after its ``limit``."""
         self._count += 1
         ticket = os.path.join(self._folder.name, str(self._count))
-        future = self.executor.submit(fn, *args, ticket)
+        try:
+            sent = pickle.dumps((fn, args))
+        except Exception as error:
+            future: Future[Any] = Future()
+            future.set_exception(error)
+            return future
+        future = self.executor.submit(call, sent, ticket)
         self._tickets[future] = ticket
         future.add_done_callback(self._done)
         self._quiet_since = time.monotonic()
@@ -195,7 +210,11 @@ class Pool:
 
     def rebuild(self) -> None:
         """Replace a broken or tired pool by a fresh one; a fork server that cannot be reached is replaced too."""
-        self._stop()
+        if UNGUARDED in self._stop():
+            raise ValueError(
+                "run: jobs must be 1 in a script without 'if __name__ == \"__main__\":': each worker process imports the script, "
+                f"and came upon this call again; got {self.jobs}"
+            )
         self._tickets.clear()
         self._seen.clear()
         self.tired = False
@@ -205,7 +224,8 @@ class Pool:
             _end_fork_server()
             self.executor = self._start()
 
-    def _stop(self) -> None:
+    def _stop(self) -> list[int | None]:
+        """End all workers: what they exited with."""
         processes = list((getattr(self.executor, "_processes", None) or {}).values())
         with contextlib.suppress(OSError, RuntimeError):  # the executor's own thread may be at the same work
             self.executor.shutdown(wait=False, cancel_futures=True)
@@ -216,6 +236,7 @@ class Pool:
             process.kill()  # a worker that ignores the request; no effect on one that has ended
         with contextlib.suppress(OSError, RuntimeError):
             self.executor.shutdown(wait=True)  # joins what was terminated, so that no semaphore is left behind
+        return [process.exitcode for process in processes]
 
     def __enter__(self) -> Pool:
         return self

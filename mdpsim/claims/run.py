@@ -24,6 +24,7 @@ from mdpsim.claims.claim import Claim, Point
 from mdpsim.claims.interrupt import Interrupts
 from mdpsim.claims.pool import FILE_MODULE, InProcess, Pool
 from mdpsim.claims.records import Columns, Memory, RecordConflictError, Records, Sink
+from mdpsim.claims.workers import check_measures
 from mdpsim.kernels._jit import uncached
 from mdpsim.versions import install_hint, lacking
 
@@ -126,6 +127,8 @@ def run_all(
     work = missing(claims, preset, seed, sink)
     if not work:
         return ()
+    if jobs > 1:
+        check_measures({f"{c.claim.id}, arm {c.arm}": c.claim.measure_of(c.arm) for c in work}, jobs)
     with Interrupts() as interrupts:
         flow = Flow(seed, sink, progress or (lambda chunk, seconds: None), interrupts, deadline, timeout, keep_going)
         if jobs > 1 and uncached():

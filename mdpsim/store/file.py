@@ -14,6 +14,7 @@ device and inode of file and log are looked at with every commit.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -71,7 +72,7 @@ def open_writable(path: str, synchronous: str) -> sqlite3.Connection:
         return _open(path, synchronous)
     except sqlite3.DatabaseError as error:
         if not _is_damage(error) or not _carries_mark(path):
-            why = "no write-ahead log: a network file system?" if "write-ahead" in str(error) else str(error)
+            why = "no write-ahead log: a network file system?" if "write-ahead" in str(error) else trouble(error)
             fail("Store", "path", "be a file that can be opened and written", f"{path!r} ({why})")
         aside = _move_aside(path)
         db = _open(path, synchronous)
@@ -299,3 +300,17 @@ def _use_wal(db: sqlite3.Connection) -> None:
 
 def _is_damage(error: Exception) -> bool:
     return any(word in str(error) for word in ("not a database", "malformed", "corrupt"))
+
+
+def is_full(error: Exception) -> bool:
+    """Whether there was no room: on the disk, in a quota, or in a database of bounded size."""
+    return "is full" in str(error) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
+
+
+def trouble(error: Exception) -> str:
+    """What stopped sqlite, and what to do about it."""
+    if is_full(error):
+        return f"{error}; what was finished is kept, and the same command goes on once there is room"
+    if "is locked" in str(error):
+        return f"{error}: another process has written for more than {TIMEOUT:g} s; wait for its end, or name another --store"
+    return f"{error}; name another with --store"
