@@ -24,7 +24,16 @@ from mdpsim.claims.run import MAX_SEED, TIMEOUT, MeasureError, missing, run_all
 from mdpsim.registry import all_claims, get_claim, select
 from mdpsim.store import DEFAULT_PATH, Store, is_full, trouble
 from mdpsim.terminal import (
-    compilation_line, console, errors, flat, messages, open_streams, print_json, progress_bar, show_rows, show_verdicts,
+    compilation_line,
+    console,
+    errors,
+    flat,
+    messages,
+    open_streams,
+    print_json,
+    progress_bar,
+    show_rows,
+    show_verdicts,
 )
 from mdpsim.verdict.records import INCONCLUSIVE, REFUTED
 from mdpsim.verify import Judged, JudgeError, estimate_costs, isolated, judge_all, judge_held

@@ -45,7 +45,7 @@ def console() -> Console:
 
 
 def open_streams() -> None:
-    """Give what was closed by the caller (``>&-``) a place to write to: Python has None there, and a store could get its number."""
+    """Give what the caller closed (``>&-``) a place to write to: Python has None there, and a store could get its number."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the process ends
@@ -141,7 +141,8 @@ def progress_bar(claims: Sequence[Claim], preset: str, seed: int, store: Store) 
         yield None
         return
     where = messages()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=where, transient=True)
     task = bar.add_task("", total=total)
     done, last = 0, time.monotonic()

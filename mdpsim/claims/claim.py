@@ -10,9 +10,9 @@ import inspect
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, update_wrapper
+from functools import cached_property, lru_cache, update_wrapper
 from typing import Any
 
 import numpy as np
@@ -323,16 +323,22 @@ class Claim:
     def measure_text(self, arm: str) -> str:
         """Hash (16 hex digits) of the source of the measure that fills an arm: an edit without a new rev can be seen."""
         measure = self.measure_of(arm)
-        try:
-            text = inspect.getsource(inspect.unwrap(measure))
-        except (OSError, TypeError):
-            text = f"{getattr(measure, '__module__', '')}.{getattr(measure, '__qualname__', '')}"
-        return rng_.digest(text).hex()[:16]
+        return (_source_hash if isinstance(measure, Hashable) else _source_hash.__wrapped__)(measure)
 
     def trial_key(self, point: Point, seed: int, trial: int) -> int:
         """Key of a trial's Generator: (claim id, the drawn subset of the point, K, i); never the arm, the rev, the device."""
         names = [name for name in point if name not in DEVICE_AXES] if self.draws is None else self.draws
         return rng_.key("trial", self.id, {name: point[name] for name in names}, seed, trial)
+
+
+@lru_cache(maxsize=1024)
+def _source_hash(measure: Any) -> str:
+    """Kept, for it is asked for with every commit and takes as long as the rest of it."""
+    try:
+        text = inspect.getsource(inspect.unwrap(measure))
+    except (OSError, TypeError):
+        text = f"{getattr(measure, '__module__', '')}.{getattr(measure, '__qualname__', '')}"
+    return rng_.digest(text).hex()[:16]
 
 
 def _check_plan(

@@ -212,7 +212,7 @@ class Pool:
         """Replace a broken or tired pool by a fresh one; a fork server that cannot be reached is replaced too."""
         if UNGUARDED in self._stop():
             raise ValueError(
-                "run: jobs must be 1 in a script without 'if __name__ == \"__main__\":': each worker process imports the script, "
+                "run: jobs must be 1 in a script without 'if __name__ == \"__main__\":': each worker imports the script "
                 f"and came upon this call again; got {self.jobs}"
             )
         self._tickets.clear()
