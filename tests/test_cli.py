@@ -134,7 +134,7 @@ def test_a_measure_that_fails_exits_2_and_keeps_what_is_done(mdpsim_command: Com
     path.write_text(Path(TOY).read_text().replace("    time.sleep", breaks))
     done = mdpsim_command("verify", str(path), "--preset", "quick", "--jobs", "1")
     assert done.returncode == 2
-    assert "toy/coins, arm claim, at (family=a, n=400, pause=0), trials 0..0: ArithmeticError: no" in done.stderr
+    assert "toy/coins, arm claim, at (family=a, n=400, pause=0), trial 0: ArithmeticError: no" in done.stderr
     with Store(tmp_path / ".mdpsim" / "results.db") as store:
         assert store.held() == [("toy/coins", 0, 300)]
 
