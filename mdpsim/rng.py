@@ -57,7 +57,7 @@ def as_generator(function: str, rng: Any) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(rng))
     if isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0:
         return generator(int(rng))
-    return fail(function, "rng", "be a numpy.random.Generator, a SeedSequence or an integer seed >= 0", repr(rng))
+    return fail(function, "rng", "be a numpy.random.Generator or an integer seed >= 0 or SeedSequence", repr(rng))
 
 
 @contextmanager

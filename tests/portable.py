@@ -35,7 +35,7 @@ HOUSE = {
     "test_add_a_paper", "test_cache", "test_cli", "test_device_shown", "test_files", "test_guards", "test_hostile",
     "test_layers", "test_memory", "test_package", "test_plot_laws", "test_plot_tradeoff", "test_plot_training", "test_plots",
     "test_portable", "test_report", "test_rules_shown", "test_run", "test_signatures", "test_store", "test_store_faults",
-    "test_engine_faults", "test_interrupt", "test_home", "test_same_bits_from_cache",
+    "test_engine_faults", "test_environments", "test_interrupt", "test_home", "test_same_bits_from_cache",
 }
 LM = ("test_lm_", "test_small_lm")
 # The short form: exact sums, stopping times and training; kernels' arithmetic, solvers, one of the language models.

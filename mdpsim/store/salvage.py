@@ -33,8 +33,9 @@ def copy(path: str, db: sqlite3.Connection) -> tuple[int, int]:
         runs = {row[0]: row for row in _by_number(old, "runs", 5) if _plain(row, (int, bytes, bytes, bytes, bytes))}
         series = {row[0]: row for row in _by_number(old, "series", 5) if _plain(row, (int, bytes, int, bytes, bytes))}
         unknown = (None, b"", b"", b"salvaged", b"{}")
-        numbers = {n: _insert(db, "runs", ("started", "host", "fingerprint", "versions"), row) for n, row in runs.items()}
-        numbers[None] = _insert(db, "runs", ("started", "host", "fingerprint", "versions"), unknown) if series else None
+        names = ("started", "host", "fingerprint", "versions")
+        numbers: dict[Any, int | None] = {n: _insert(db, "runs", names, row) for n, row in runs.items()}
+        numbers[None] = _insert(db, "runs", names, unknown) if series else None
         places = {n: _insert(db, "series", ("claim", "rev", "arm", "point"), row) for n, row in series.items()}
         kept = lost = 0
         for key, of, seed, trial, values, check, run in _by_key(old, path):
